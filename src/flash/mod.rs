@@ -12,7 +12,7 @@
 //!   extents of the bytes are durable no earlier than the bytes (F4).
 //! - Reads see bytes from the moment `append` returns.
 
-use crate::base::{Location, Lsn, Slice, Transno};
+use crate::base::{Location, Transno};
 use std::rc::Rc;
 
 /// One atomic change: all of it is in the journal, or nothing.
@@ -53,31 +53,14 @@ pub enum Peek {
     NotLoaded,
 }
 
-/// Interface agreed with the data path; see the module comment.
-#[allow(unused, reason = "signatures fixed ahead of the implementation")]
-pub(crate) mod contract {
-    use super::{Appended, Location, Lsn, Peek, Slice, Tx};
-    use crate::base::Errno;
-
-    pub trait FlashContract {
-        fn peek(&self, key: &[u8]) -> Peek;
-        async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Errno>;
-        /// Up to `limit` pairs with `from <= key < to`, in order.
-        async fn scan(
-            &self,
-            from: &[u8],
-            to: &[u8],
-            limit: usize,
-        ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno>;
-        /// ENOSPC when the flash has no room even after reserves, EIO when fenced.
-        fn apply(&self, tx: Tx) -> Result<Lsn, Errno>;
-        async fn commit(&self, lsn: Lsn) -> Result<(), Errno>;
-        /// Appends `bytes` (any length, at most 1 MiB); may split it in pieces
-        /// that do not cross a segment. ENOSPC when reclaim must make room first.
-        fn append(&self, bytes: &Slice, dirty: bool) -> Result<Vec<Appended>, Errno>;
-        /// Reads and verifies `range` of the piece; EIO with a log line when a
-        /// checksum is wrong.
-        async fn read(&self, piece: &Appended, range: std::ops::Range<u32>)
-        -> Result<Slice, Errno>;
-    }
+/// How full a shard's flash is, in bytes, and its segments.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub total_bytes: u64,
+    pub free_bytes: u64,
+    /// Sealed data segments, with the bytes in each that are still referred to.
+    pub sealed: Vec<(u32, u32)>,
 }
+
+mod fake;
+pub use fake::Flash;

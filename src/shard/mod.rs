@@ -13,11 +13,12 @@
 //! the present state, and starts over if something it needs is not loaded.
 //! No `RefCell` borrow lives across an await.
 
-use crate::base::{Errno, Lsn, Slice, Transno, Xid};
+use crate::base::{ClientId, Errno, Lsn, Slice, Transno, Xid};
 use crate::wire::{Reply, Request, RequestHead};
 
 /// A request as the session hands it to `dispatch`.
 pub struct Incoming {
+    pub client: ClientId,
     pub xid: Xid,
     pub head: RequestHead,
     pub request: Request,
@@ -31,4 +32,72 @@ pub struct Outgoing {
     pub transno: Transno,
     /// The journal position that makes the operation durable.
     pub lsn: Lsn,
+}
+
+use crate::base::{Fid, ShardId, TargetId};
+use crate::conf::TargetConf;
+use crate::flash::{Flash, Tx};
+use crate::origin::Limits;
+use crate::world::World;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+pub mod data;
+pub mod dispatch;
+pub mod meta;
+pub mod session;
+pub mod writeback;
+
+/// One shard. Shared by its tasks as `Rc<Shard<W>>`.
+pub struct Shard<W: World> {
+    pub id: ShardId,
+    pub world: W,
+    pub flash: Flash<W>,
+    pub targets: RefCell<BTreeMap<TargetId, Rc<Target>>>,
+    pub meta: meta::Meta,
+    pub data: data::Data,
+    pub writeback: writeback::Writeback,
+    pub sessions: session::Sessions,
+    /// The last transno given out.
+    pub transno: Cell<Transno>,
+}
+
+/// A target as its shard knows it.
+pub struct Target {
+    pub id: TargetId,
+    pub conf: RefCell<TargetConf>,
+    pub root: Fid,
+    pub limits: RefCell<Option<Limits>>,
+    /// Key of the name hash (N11), random, stored with the target.
+    pub hash_key: [u8; 16],
+}
+
+impl<W: World> Shard<W> {
+    /// Applies a client's operation: gives it its transno (the replayed one
+    /// for a replay) and puts the reply record into the same transaction, so
+    /// that effect and answer live and die together (F10).
+    pub fn seal(
+        &self,
+        mut tx: Tx,
+        incoming: &Incoming,
+        reply: &Reply,
+    ) -> Result<(Transno, Lsn), Errno> {
+        let next = self.transno.get().max(incoming.head.transno).next();
+        let transno = if incoming.head.transno > self.transno.get() {
+            incoming.head.transno
+        } else {
+            next
+        };
+        tx.transno = transno;
+        session::record_reply(&mut tx, incoming, reply);
+        let lsn = self.flash.apply(tx)?;
+        self.transno.set(transno);
+        Ok((transno, lsn))
+    }
+
+    /// Applies a change of the box's own (a fetch, a write-back, reclaim).
+    pub fn apply(&self, tx: Tx) -> Result<Lsn, Errno> {
+        self.flash.apply(tx)
+    }
 }

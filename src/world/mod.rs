@@ -63,11 +63,31 @@ pub trait World: Clone + 'static {
     /// Runs an origin call on the target's own bounded threads (O10).
     fn origin(&self, call: OriginCall) -> impl Future<Output = OriginReply>;
 
+    /// The next thing that the control thread (or another shard) hands to this
+    /// shard; never ends before [`Arrival::Stop`].
+    fn arrival(&self) -> impl Future<Output = Arrival<Self::Conn>>;
+
     /// Sends a message to another shard of the same box.
     fn tell(&self, to: ShardId, message: Vec<u8>);
 
     /// One line for the box's log; the world adds time and place.
     fn log(&self, level: Level, line: &str);
+}
+
+/// What reaches a shard from outside its thread.
+pub enum Arrival<C> {
+    /// A client's connection for this shard; `first` is what was read of it
+    /// already (its CONNECT frame, whole).
+    Client { conn: C, first: Vec<u8> },
+    /// A command of the administrator, as JSON; the answer is JSON too.
+    Admin {
+        request: String,
+        reply: Box<dyn FnOnce(String)>,
+    },
+    /// From another shard.
+    Peer { from: ShardId, message: Vec<u8> },
+    /// Commit, write back what policy demands, mark clean, return.
+    Stop,
 }
 
 /// How loud a log line is.
