@@ -32,7 +32,9 @@ pub fn mounts_missing() -> Option<String> {
 /// First program of this name on PATH.
 pub fn which(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|p| p.is_file())
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(program))
+        .find(|p| p.is_file())
 }
 
 /// One box with everything around it.
@@ -47,12 +49,20 @@ pub struct Site {
 impl Site {
     /// Starts a box on a fresh directory. `extra` are further lines of conf.
     pub fn start(extra: &str) -> Site {
-        let dir = tempfile::Builder::new().prefix("forebay-test-").tempdir().expect("temp dir");
+        let dir = tempfile::Builder::new()
+            .prefix("forebay-test-")
+            .tempdir()
+            .expect("temp dir");
         let dir_of = |name: &str| std::fs::create_dir(dir.path().join(name)).expect("fresh dir");
         dir_of("origin");
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut site =
-            Site { dir, addr, server: None, mounts: Vec::new(), extra: extra.to_owned() };
+        let mut site = Site {
+            dir,
+            addr,
+            server: None,
+            mounts: Vec::new(),
+            extra: extra.to_owned(),
+        };
         site.serve();
         site
     }
@@ -98,7 +108,11 @@ impl Site {
         loop {
             line.clear();
             let n = lines.read_line(&mut line).expect("readable");
-            assert!(n > 0, "the box ended before it was ready: {}", self.log_text());
+            assert!(
+                n > 0,
+                "the box ended before it was ready: {}",
+                self.log_text()
+            );
             if let Some(addr) = line.trim().strip_prefix("ready on ") {
                 self.addr = addr.parse().expect("an address");
                 break;
@@ -111,7 +125,11 @@ impl Site {
 
     fn log(&self) -> std::fs::File {
         let path = self.path("box.log");
-        std::fs::OpenOptions::new().create(true).append(true).open(path).expect("log opens")
+        std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .expect("log opens")
     }
     pub fn log_text(&self) -> String {
         std::fs::read_to_string(self.path("box.log")).unwrap_or_default()
@@ -132,8 +150,17 @@ impl Site {
     pub fn stop(&mut self) {
         let out = self.forebay(&["shutdown"]);
         assert!(out.status.success(), "shutdown: {}", text(&out));
-        let status = self.server.take().expect("the box runs").wait().expect("it can be reaped");
-        assert!(status.success(), "the box ended with {status}: {}", self.log_text());
+        let status = self
+            .server
+            .take()
+            .expect("the box runs")
+            .wait()
+            .expect("it can be reaped");
+        assert!(
+            status.success(),
+            "the box ended with {status}: {}",
+            self.log_text()
+        );
     }
 
     /// A command to this box.
@@ -162,7 +189,11 @@ impl Site {
     }
 
     pub fn umount(&mut self, dir: &Path) {
-        let out = Command::new(FOREBAY).arg("umount").arg(dir).output().expect("umount runs");
+        let out = Command::new(FOREBAY)
+            .arg("umount")
+            .arg(dir)
+            .output()
+            .expect("umount runs");
         assert!(out.status.success(), "umount: {}", text(&out));
         self.mounts.retain(|m| m != dir);
     }
@@ -210,7 +241,12 @@ pub fn sh(dir: &Path, script: &str) -> String {
         .current_dir(dir)
         .output()
         .expect("bash runs");
-    assert!(out.status.success(), "`{script}` in {}: {}", dir.display(), text(&out));
+    assert!(
+        out.status.success(),
+        "`{script}` in {}: {}",
+        dir.display(),
+        text(&out)
+    );
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
@@ -218,6 +254,7 @@ pub fn sh(dir: &Path, script: &str) -> String {
 pub fn slurp(path: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut file = std::fs::File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    file.read_to_end(&mut bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    file.read_to_end(&mut bytes)
+        .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     bytes
 }
