@@ -99,4 +99,5 @@ pub enum Level {
     Debug,
 }
 
+pub mod stream;
 pub mod sync;
