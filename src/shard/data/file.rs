@@ -204,7 +204,7 @@ impl State {
     }
 
     /// Takes a map out of memory because the index says something else.
-    fn forget(&self, file: &File) {
+    pub(super) fn forget(&self, file: &File) {
         if file.loaded.replace(false) {
             let map = file.map.take();
             self.extents.set(self.extents.get() - map.len() - 1);

@@ -101,7 +101,7 @@ pub async fn read_dirty<W: World>(
 }
 
 /// Notes in the transaction that the first `done` parts of the pass are at the
-/// origin, after its fsync (O1): what did not change since becomes clean. If
+/// origin (in their order), after its fsync (O1): what did not change since becomes clean. If
 /// all are done and nothing changed since, `inode` loses DATA_OWED (the caller
 /// puts it) and the result is true. EAGAIN as for `write`: load, try again.
 pub fn mark_clean<W: World>(
@@ -118,16 +118,17 @@ pub fn mark_clean<W: World>(
         }
     }
     shard.data.0.policy.borrow_mut().release();
+    // In the order of their offsets, all before the first part that is not done
+    // is there: what was called clean must not be past the origin's size, or
+    // the next pass would cut it off.
+    let there = flush.parts.get(done).map_or(flush.size, |part| part.offset);
+    let kept = flush.watch.cut().unwrap_or(u64::MAX);
+    raise_origin_size(shard, tx, &file, inode, there.min(kept));
     if done < flush.parts.len() {
         return Ok(false);
     }
-    let kept = flush
-        .watch
-        .cut()
-        .map_or(flush.size, |cut| cut.min(flush.size));
-    raise_origin_size(shard, tx, &file, inode, kept);
     let owed = file.map.borrow().iter().any(|(_, e)| e.is_dirty());
-    let is_same = kept == flush.size && inode.attr.size == flush.size;
+    let is_same = kept >= flush.size && inode.attr.size == flush.size;
     if owed || !is_same {
         return Ok(false);
     }

@@ -141,6 +141,16 @@ async fn empty_segments<W: World>(shard: &Rc<Shard<W>>) -> bool {
     }
 }
 
+/// Tests only: empties every sealed segment that can be, however much is free.
+#[cfg(test)]
+pub(super) async fn empty_all<W: World>(shard: &Rc<Shard<W>>) {
+    let _one = shard.data.0.reclaiming.acquire().await;
+    let usage = shard.flash.usage();
+    for (segment, _) in &usage.sealed {
+        let _ = empty(shard, *segment, &usage).await;
+    }
+}
+
 fn live_bytes(usage: &Usage, segment: u32) -> u32 {
     let of = usage.sealed.iter().find(|(s, _)| *s == segment);
     of.map_or(0, |(_, live)| *live)
