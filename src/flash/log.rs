@@ -7,7 +7,7 @@
 use super::state::State;
 use crate::base::limits::BLOCK;
 use crate::base::{Errno, Generation, Location, Lsn, ShardId, Slice, Transno};
-use crate::store::Tx;
+use crate::store::Record;
 use crate::store::journal::{
     GroupHeader, encode_group, group_bytes, push_record, record_bytes_max,
 };
@@ -141,7 +141,7 @@ impl Log {
         }
         let is_bare = self.open.count == 0;
         if is_bare {
-            push_record(&mut self.open.records, &Tx::default());
+            push_record(&mut self.open.records, &Record::default());
             self.open.count = 1;
         }
         let len = u32::try_from(self.open.bytes()).expect("has_room was asked");
@@ -178,9 +178,9 @@ impl Log {
 
 impl<W: World> State<W> {
     /// Puts a record into the open group and gives it its place in the order.
-    pub fn journal(self: &Rc<Self>, tx: &Tx) -> Result<Lsn, Errno> {
+    pub fn journal(self: &Rc<Self>, change: &Record) -> Result<Lsn, Errno> {
         let mut record = Vec::new();
-        push_record(&mut record, tx);
+        push_record(&mut record, change);
         if record.len() > record_bytes_max(self.segment_bytes()) {
             return Err(Errno::EFBIG);
         }
@@ -189,11 +189,14 @@ impl<W: World> State<W> {
         let group = &mut log.open;
         group.records.extend_from_slice(&record);
         group.count += 1;
-        group.transno = group.transno.max(tx.transno);
+        group.transno = group.transno.max(change.transno);
         let data = self.data.borrow();
-        group
-            .waits
-            .extend(tx.data.iter().filter_map(|piece| data.write_of(piece.at)));
+        group.waits.extend(
+            change
+                .data
+                .iter()
+                .filter_map(|piece| data.write_of(piece.at)),
+        );
         let lsn = self.applied.get().next();
         self.applied.set(lsn);
         if log.open.bytes() >= GROUP_TARGET {

@@ -34,10 +34,12 @@ mod state;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod tx;
 
-pub use crate::store::{Appended, Tx};
+pub use crate::store::Appended;
 pub use open::{Opened, Options};
 pub use state::Flash;
+pub use tx::{Tx, Undo};
 
 use std::rc::Rc;
 

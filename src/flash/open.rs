@@ -67,13 +67,22 @@ pub struct Opened {
     pub transno: Transno,
 }
 
-/// Memory that a flash in memory pretends to be.
+/// What a shard may use of memory where nobody says, and the size of a flash in memory.
 const MEMORY_BYTES: u64 = 256 << 20;
 
 impl<W: World> Flash<W> {
     /// Opens a shard of the world's flash. The volume must have been claimed
     /// for this opening (its generation is used nowhere else, F1).
     pub async fn open(
+        world: W,
+        shard: ShardId,
+        volume: &Volume,
+    ) -> Result<(Flash<W>, Opened), StoreError> {
+        let options = Options::fitting(volume.shard_bytes(shard), MEMORY_BYTES);
+        Flash::open_with(world, shard, volume, options).await
+    }
+
+    pub async fn open_with(
         world: W,
         shard: ShardId,
         volume: &Volume,

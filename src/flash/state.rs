@@ -5,13 +5,13 @@ use super::data::Data;
 use super::device::Device;
 use super::index::Index;
 use super::log::Log;
-use super::{Options, Peek, Usage};
+use super::{Options, Peek, Tx, Usage};
 use crate::base::{Errno, Generation, Lsn, ShardId, Slice, Transno};
 use crate::store::manifest::Manifest;
 use crate::store::root::{JournalPlace, Root};
 use crate::store::space::Space;
 use crate::store::table::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use crate::store::{Appended, Tx, Volume};
+use crate::store::{Appended, Record, Volume};
 use crate::world::sync::Signal;
 use crate::world::{Level, World};
 use std::cell::{Cell, RefCell};
@@ -104,12 +104,14 @@ impl<W: World> Flash<W> {
     /// than [`Flash::tx_bytes_max`] or a key or value over its bound. Nothing
     /// is changed then.
     pub fn apply(&self, tx: Tx) -> Result<Lsn, Errno> {
-        self.0.check_tx(&tx)?;
-        let lsn = self.0.journal(&tx)?;
-        self.0.account(&tx, lsn);
-        self.0.transno.set(self.0.transno.get().max(tx.transno));
+        let (record, mut undo) = tx.split();
+        self.0.check(&record)?;
+        let lsn = self.0.journal(&record)?;
+        undo.disarm();
+        self.0.account(&record, lsn);
+        self.0.transno.set(self.0.transno.get().max(record.transno));
         let mut index = self.0.index.borrow_mut();
-        for (key, value) in tx.puts {
+        for (key, value) in record.puts {
             index.active.insert(key, value.map(Rc::from));
         }
         let is_full = index.active.bytes() >= self.0.options.memtable_bytes;
@@ -269,23 +271,23 @@ impl<W: World> State<W> {
         self.chores_done.notify();
     }
 
-    fn check_tx(&self, tx: &Tx) -> Result<(), Errno> {
+    fn check(&self, record: &Record) -> Result<(), Errno> {
         if self.fenced.get() || self.closing.get() {
             return Err(Errno::EIO);
         }
-        let sound = tx.puts.iter().all(|(key, value)| {
+        let sound = record.puts.iter().all(|(key, value)| {
             key.len() <= KEY_BYTES_MAX && value.as_ref().map_or(0, Vec::len) <= VALUE_BYTES_MAX
         });
         if sound { Ok(()) } else { Err(Errno::EFBIG) }
     }
 
     /// Counts what record `lsn` refers to and lets go.
-    pub fn account(&self, tx: &Tx, lsn: Lsn) {
+    pub fn account(&self, record: &Record, lsn: Lsn) {
         let mut space = self.space.borrow_mut();
-        for piece in &tx.data {
+        for piece in &record.data {
             space.on_referred(piece.at, piece.len);
         }
-        for &(at, len) in &tx.freed {
+        for &(at, len) in &record.freed {
             if !space.on_freed(at, len, lsn) {
                 let line = format!(
                     "record {lsn} lets go of {len} bytes in segment {} that were not alive",

@@ -6,6 +6,25 @@
 use crate::base::codec::Bytes;
 use crate::base::{Attr, Buf, Errno, FileKind, Identity, Name, SetAttr, Slice, TargetId, Time};
 
+pub mod posix;
+
+/// What runs a target's calls, on threads of the target's own. A call may block
+/// for as long as the origin likes; several run at once.
+pub trait Origin: Send + Sync {
+    fn call(&self, op: OriginOp) -> OriginReply;
+}
+
+/// Hidden directory at the origin's root that holds files without a name of
+/// their own that somebody still has open (O4). Nothing else lives there.
+pub const ORPHANS: &[u8] = b".forebay-orphans";
+
+/// Names at the root of a target that belong to the box: never listed, never
+/// found, and refused to clients (O15).
+#[must_use]
+pub fn is_reserved(name: &Name) -> bool {
+    name.as_bytes().starts_with(b".forebay-")
+}
+
 /// A file at the origin: by identity (opened by handle where the origin has
 /// handles), and by the way to it, a chain of names from the target's root.
 /// The names find it where there is no handle, or the handle is stale; what is
@@ -58,9 +77,14 @@ pub enum OriginOp {
     },
     Statfs,
 
-    /// Creates what is not a hard link. `expect_absent`: EEXIST if the name is
-    /// taken by another identity; if it is taken by a file that `token` proves
-    /// to be ours from before a crash, that one is returned (O3).
+    /// Creates what is not a hard link, with the mode, owner and times of
+    /// `attr`. EEXIST if the name is taken, unless what stands there is a
+    /// *newborn* of the same kind: empty, with one name, and for a symbolic
+    /// link or a device the same target or number. Such a file is what this
+    /// call leaves behind when the box dies before it recorded the identity:
+    /// bytes, children and further names come only after that record is on
+    /// flash. It is adopted and returned (O3); adopting an equal file of
+    /// somebody else's loses nothing.
     Create {
         dir: Place,
         name: Name,

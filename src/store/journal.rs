@@ -12,7 +12,7 @@
 //! closes. The CRC covers header and records; data has checksums of its own in
 //! the records that refer to it (F4).
 
-use super::tx::Tx;
+use super::record::Record;
 use crate::base::limits::BLOCK;
 use crate::base::{Codec, DecodeError, Generation, Lsn, Reader, ShardId, Writer};
 use crate::record;
@@ -69,7 +69,7 @@ pub fn group_bytes(records: usize, data: usize) -> usize {
 }
 
 /// Appends one record to a group's records.
-pub fn push_record(records: &mut Vec<u8>, tx: &Tx) {
+pub fn push_record(records: &mut Vec<u8>, tx: &Record) {
     let mut w = Writer::over(std::mem::take(records));
     let at = w.len();
     w.zeros(4);
@@ -104,7 +104,7 @@ pub struct Group {
     /// Where it begins in its segment.
     pub offset: u32,
     pub header: GroupHeader,
-    pub records: Vec<Tx>,
+    pub records: Vec<Record>,
 }
 
 /// What stands at a place of a journal segment.
@@ -158,7 +158,7 @@ pub fn parse_group(segment: &[u8], offset: u32, of: Use) -> Found {
     }
 }
 
-fn parse_records(bytes: &[u8], crc: u32, header: &GroupHeader) -> Result<Vec<Tx>, DecodeError> {
+fn parse_records(bytes: &[u8], crc: u32, header: &GroupHeader) -> Result<Vec<Record>, DecodeError> {
     let fault = |at, why| DecodeError { at, why };
     let data = header.data_bytes as usize;
     let len = header.records_bytes as usize;
@@ -180,7 +180,7 @@ fn parse_records(bytes: &[u8], crc: u32, header: &GroupHeader) -> Result<Vec<Tx>
     let mut r = Reader::new(&records);
     let mut out = Vec::new();
     for _ in 0..header.count {
-        out.push(Tx::from_slice(r.blob()?)?);
+        out.push(Record::from_slice(r.blob()?)?);
     }
     r.end()?;
     Ok(out)
@@ -197,16 +197,16 @@ mod tests {
         segment_sequence: 7,
     };
 
-    fn group(values: &[usize], data: usize) -> (GroupHeader, Vec<Tx>, Vec<u8>) {
-        let txs: Vec<Tx> = values
+    fn group(values: &[usize], data: usize) -> (GroupHeader, Vec<Record>, Vec<u8>) {
+        let txs: Vec<Record> = values
             .iter()
             .map(|&len| {
-                let mut tx = Tx {
+                let mut tx = Record {
                     transno: Transno(len as u64),
-                    ..Tx::default()
+                    ..Record::default()
                 };
-                tx.put(b"key".to_vec(), vec![7; len]);
-                tx.delete(b"gone".to_vec());
+                tx.puts.push((b"key".to_vec(), Some(vec![7; len])));
+                tx.puts.push((b"gone".to_vec(), None));
                 tx
             })
             .collect();

@@ -20,16 +20,17 @@ pub mod frame;
 pub mod journal;
 pub mod manifest;
 pub mod memtable;
+pub mod record;
 pub mod recovery;
 pub mod root;
 pub mod segment;
 pub mod space;
 pub mod superblock;
 pub mod table;
-pub mod tx;
+
 pub mod volume;
 
 pub use error::StoreError;
+pub use record::{Appended, Record};
 pub use superblock::Superblock;
-pub use tx::{Appended, Tx};
 pub use volume::{FormatOptions, Volume};

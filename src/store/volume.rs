@@ -190,6 +190,13 @@ impl Volume {
             .collect()
     }
 
+    /// Bytes of flash that a shard owns.
+    #[must_use]
+    pub fn shard_bytes(&self, shard: ShardId) -> u64 {
+        let segments = self.owners.iter().filter(|&&o| o == shard).count() as u64;
+        segments * u64::from(self.superblock.segment_bytes)
+    }
+
     fn first_root(&self, shard: ShardId) -> Root {
         let first = self.owned_by(shard).first().copied().unwrap_or(0);
         Root::first(shard, JournalPlace::begin(first))

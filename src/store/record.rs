@@ -1,11 +1,11 @@
-//! The transaction: the one unit of change, of the journal, and of recovery.
+//! The record: the one unit of change, of the journal, and of recovery.
 
 use crate::base::{Codec, DecodeError, Location, Lsn, Reader, ShardId, SnapEpoch, Transno, Writer};
 use crate::record;
 
-/// One atomic change: all of it is in the journal, or nothing.
+/// One atomic change, as the journal keeps it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tx {
+pub struct Record {
     pub puts: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     /// Flash that the change lets go.
     pub freed: Vec<(Location, u32)>,
@@ -20,15 +20,6 @@ pub struct Tx {
     pub deltas: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-impl Tx {
-    pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.puts.push((key, Some(value)));
-    }
-    pub fn delete(&mut self, key: Vec<u8>) {
-        self.puts.push((key, None));
-    }
-}
-
 record! {
     /// Where appended bytes went, with a CRC32C for each block of 4 KiB counted
     /// from the start of the piece (the last block may be short).
@@ -41,7 +32,7 @@ record! {
 }
 
 /// By hand, because byte strings go as one copy and not byte by byte.
-impl Codec for Tx {
+impl Codec for Record {
     fn encode(&self, w: &mut Writer) {
         self.transno.encode(w);
         self.epoch.encode(w);
@@ -67,8 +58,8 @@ impl Codec for Tx {
         self.data.encode(w);
     }
 
-    fn decode(r: &mut Reader<'_>) -> Result<Tx, DecodeError> {
-        Ok(Tx {
+    fn decode(r: &mut Reader<'_>) -> Result<Record, DecodeError> {
+        Ok(Record {
             transno: Codec::decode(r)?,
             epoch: Codec::decode(r)?,
             participants: Codec::decode(r)?,
