@@ -140,6 +140,10 @@ async fn again<W: World>(import: &Rc<Import<W>>) -> Option<Fresh<W>> {
             }
             import.enter(State::Connecting);
             match attempt(import, host).await {
+                Ok(fresh) if is_closed(import) => {
+                    fresh.sender.close();
+                    return None;
+                }
                 Ok(fresh) => return Some(fresh),
                 Err(why) => {
                     if told.as_ref() != Some(&why) {
@@ -399,6 +403,12 @@ async fn ping<W: World>(import: Rc<Import<W>>, sender: Sender<W::Conn>, lease: D
 
 /// Tells the box that this client does not come back, and ends.
 pub async fn goodbye<W: World>(import: &Rc<Import<W>>) {
+    let connected = async {
+        while import.ledger.borrow().state() != State::Full {
+            import.changed.wait().await;
+        }
+    };
+    let _ = within(&import.world, GOODBYE, connected).await;
     let said = {
         let link = import.link.borrow();
         link.as_ref().map(|link| {

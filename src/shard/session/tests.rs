@@ -16,8 +16,8 @@ use crate::wire::op::{
     Create, Data, Empty, Entry, Fsync, Intent, OpenFile, Read, Unlink, Write, Written,
 };
 use crate::wire::{Bounds, ConnectRequest, Content, Features, Frame, NO_TAG, Request, RequestHead};
+use crate::world::Arrival;
 use crate::world::stream::{Receiver, Sender, StreamError};
-use crate::world::{Arrival, Conn};
 use std::collections::BTreeSet;
 
 const ROOT: Fid = Fid::new(1, 1);
@@ -614,9 +614,7 @@ fn garbage_ends_only_its_own_connection() {
     bench.sim.run(async {
         let honest = bench.client("honest", Options::default()).await;
         let world = bench.sim.world("raw");
-        let mut conn_count = 0;
-        for case in 0..8 {
-            conn_count += 1;
+        for (conn_count, case) in (1..).zip(0..8) {
             let request = ConnectRequest {
                 conn_count,
                 ..offer()
