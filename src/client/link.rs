@@ -421,5 +421,5 @@ async fn say_goodbye<W: World>(import: &Rc<Import<W>>) -> bool {
     let request = Request::Disconnect(Empty {});
     let (call, frame) = import.ledger.borrow_mut().control(request);
     sender.push(frame);
-    call.reply().await != Err(CallError::Closed)
+    !matches!(call.reply().await, Err(CallError::Closed))
 }
