@@ -42,6 +42,8 @@ pub enum Need {
     Fids,
     /// Room on flash.
     Room,
+    /// A record that cannot be read as what it should be: it must be repaired.
+    Damaged(Vec<u8>),
 }
 
 /// Why a decision has no result.

@@ -61,6 +61,8 @@ pub struct Shard<W: World> {
     pub sessions: session::Sessions,
     /// The last transno given out.
     pub transno: Cell<Transno>,
+    /// The journal position of the last change applied.
+    pub applied: Cell<Lsn>,
 }
 
 /// A target as its shard knows it.
@@ -103,6 +105,7 @@ impl<W: World> Shard<W> {
         let mut undo = std::mem::take(&mut tx.undo);
         let lsn = self.flash.apply(tx)?;
         undo.disarm();
+        self.applied.set(lsn);
         Ok(lsn)
     }
 }
