@@ -253,10 +253,11 @@ pub struct Segment {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// The bytes `at` of the piece.
+    /// The bytes `at` of the piece; of it the extent refers to `part`.
     Bytes {
         piece: Rc<Piece>,
         at: Range<u32>,
+        part: Range<u32>,
         dirty: bool,
     },
     Hole,
@@ -564,6 +565,7 @@ impl Iterator for Segments<'_> {
                     Content::Bytes { piece, skip, dirty } => What::Bytes {
                         piece: Rc::clone(piece),
                         at: skip + narrow(from - at)..skip + narrow(to - at),
+                        part: *skip..skip + narrow(extent.len),
                         dirty: *dirty,
                     },
                 };

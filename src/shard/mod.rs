@@ -98,6 +98,14 @@ impl<W: World> Shard<W> {
         Ok((transno, lsn))
     }
 
+    /// The target that a file belongs to. A sequence serves one target, and
+    /// today each target has one, its root's. ESTALE: none of this shard's.
+    pub fn target_of(&self, fid: Fid) -> Result<Rc<Target>, Errno> {
+        let targets = self.targets.borrow();
+        let found = targets.values().find(|t| t.root.seq == fid.seq);
+        found.cloned().ok_or(Errno::ESTALE)
+    }
+
     /// Applies a change of the box's own (a fetch, a write-back, reclaim).
     pub fn apply(&self, mut tx: Tx) -> Result<Lsn, Errno> {
         // Held here while the store decides: dropped on refusal, it takes back

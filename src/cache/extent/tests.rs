@@ -225,7 +225,16 @@ impl Bench {
             assert!(segment.range.end > at);
             for i in segment.range.clone() {
                 match (&segment.what, self.bytes[i as usize]) {
-                    (What::Bytes { piece, at, dirty }, Byte::Flash { at: want, dirty: d }) => {
+                    (
+                        What::Bytes {
+                            piece,
+                            at,
+                            dirty,
+                            part,
+                        },
+                        Byte::Flash { at: want, dirty: d },
+                    ) => {
+                        assert!(part.start <= at.start && at.end <= part.end);
                         let skip = at.start + (i - segment.range.start) as u32;
                         assert_eq!(piece.at.segment, want.segment);
                         assert_eq!(piece.at.offset + skip, want.offset);
