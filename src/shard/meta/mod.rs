@@ -30,7 +30,8 @@ mod view;
 mod xattrs;
 
 pub use attrs::{getattr, setattr, statfs};
-pub use call::Call;
+pub use call::{Call, answered, entry};
+pub(in crate::shard) use decide::{data_stop, stage_into};
 pub use decide::{decide, stage};
 pub use listing::readdir;
 pub use names::{create, link, lookup, readlink, rename, unlink};
@@ -107,6 +108,3 @@ pub fn forget<W: World>(
 pub fn is_open<W: World>(shard: &Shard<W>, fid: Fid) -> bool {
     shard.meta.opens.borrow().contains_key(&fid)
 }
-
-#[cfg(test)]
-mod tests;
