@@ -158,6 +158,12 @@ pub struct OriginCall {
     pub op: OriginOp,
 }
 
+/// A target's origin, as the threads of its pool call it. Calls block for as
+/// long as the origin does, and several run at once.
+pub trait Origin: Send + Sync {
+    fn call(&self, op: OriginOp) -> OriginReply;
+}
+
 /// What came back. Buffers of reads come back whatever happened.
 #[derive(Debug)]
 pub enum OriginReply {
