@@ -59,8 +59,9 @@ impl<W: World> Flash<W> {
             .collect())
     }
     /// Applies and queues for the journal. ENOSPC without room, EIO when fenced.
-    pub fn apply(&self, tx: Tx) -> Result<Lsn, Errno> {
-        for (key, value) in tx.puts {
+    pub fn apply(&self, mut tx: Tx) -> Result<Lsn, Errno> {
+        tx.undo.disarm();
+        for (key, value) in std::mem::take(&mut tx.puts) {
             match value {
                 Some(v) => self.0.map.borrow_mut().insert(key, v.into()),
                 None => self.0.map.borrow_mut().remove(&key),

@@ -2,8 +2,8 @@
 
 use super::volatile::{Body, Change, Id, ROOT, Volatile};
 use crate::base::limits::SYMLINK_MAX;
-use crate::base::{Attr, Errno, FileKind, Identity, Name, SetAttr, Slice, Time};
-use crate::origin::{OriginOp, OriginReply, Place, Statfs};
+use crate::base::{Attr, Errno, FileKind, Identity, Name, SetAttr, Slice};
+use crate::origin::{OriginOp, OriginReply, Place, Statfs, is_reserved};
 use crate::sim::executor::Core;
 
 type Result<T> = std::result::Result<T, Errno>;
@@ -53,7 +53,7 @@ impl Volatile {
             } => {
                 return self.create(core, &dir, name, kind, &attr, link);
             }
-            OriginOp::Link { file, dir, name } => return self.link(core, &file, &dir, name),
+            OriginOp::Link { file, dir, name } => self.link(core, &file, &dir, name)?,
             OriginOp::Fsync { file } => {
                 let id = self.find(&file)?;
                 self.sync(id);
@@ -91,9 +91,9 @@ impl Volatile {
                 })?;
             }
             OriginOp::XattrRemove { file, name } => {
-                self.change_body(core, &file, |body| match body.xattrs.remove(&name) {
-                    Some(_) => Ok(()),
-                    None => Err(Errno::ENODATA),
+                self.change_body(core, &file, |body| {
+                    body.xattrs.remove(&name);
+                    Ok(())
                 })?;
             }
             OriginOp::Forget { .. } | OriginOp::Read { .. } => {}
@@ -126,6 +126,9 @@ impl Volatile {
     }
 
     fn lookup(&self, dir: &Place, name: &Name) -> Result<OriginReply> {
+        if dir.path.is_empty() && is_reserved(name) {
+            return Ok(OriginReply::Absent);
+        }
         let dir = self.find_dir(dir)?;
         Ok(match self.files[&dir].entries.get(name) {
             Some(id) => OriginReply::Found(Box::new(self.found(*id))),
@@ -133,11 +136,12 @@ impl Volatile {
         })
     }
 
-    fn list(&self, core: &Core, dir: &Place) -> Result<OriginReply> {
-        let dir = self.find_dir(dir)?;
+    fn list(&self, core: &Core, place: &Place) -> Result<OriginReply> {
+        let dir = self.find_dir(place)?;
         let entries = &self.files[&dir].entries;
         let mut listed: Vec<_> = entries
             .iter()
+            .filter(|(name, _)| !place.path.is_empty() || !is_reserved(name))
             .map(|(name, id)| (name.clone(), self.found(*id)))
             .collect();
         // No order is promised.
@@ -182,9 +186,6 @@ impl Volatile {
     ) -> Result<OriginReply> {
         let dir = self.find_dir(dir)?;
         self.check_name(&name)?;
-        if self.files[&dir].entries.contains_key(&name) {
-            return Err(Errno::EEXIST);
-        }
         let link = match (kind, link) {
             (FileKind::Symlink, Some(link)) if (1..=SYMLINK_MAX).contains(&link.len()) => {
                 Some(link)
@@ -192,17 +193,48 @@ impl Volatile {
             (FileKind::Symlink, _) => return Err(Errno::EINVAL),
             (_, _) => None,
         };
-        let mut body = Body::new(kind, attr.mode & 0o7777, self.clock(core));
-        if kind == FileKind::Symlink {
-            body.mode = 0o777;
-        }
-        (body.uid, body.gid, body.rdev, body.link) = (attr.uid, attr.gid, attr.rdev, link);
-        let id = self.make(core, body);
-        self.change_names(core, vec![(dir, name, Some(id))]);
+        let id = match self.files[&dir].entries.get(&name).copied() {
+            Some(there) if self.is_newborn(there, kind, attr.rdev, link.as_ref()) => there,
+            Some(_) => return Err(Errno::EEXIST),
+            None => {
+                let mut body = Body::new(kind, 0, self.clock(core));
+                body.rdev = if is_device(kind) { attr.rdev } else { 0 };
+                body.link = link;
+                let id = self.make(core, body);
+                self.change_names(core, vec![(dir, name, Some(id))]);
+                id
+            }
+        };
+        self.dress(id, attr);
         Ok(OriginReply::Found(Box::new(self.found(id))))
     }
 
-    fn link(&mut self, core: &Core, file: &Place, dir: &Place, name: Name) -> Result<OriginReply> {
+    /// Could it be what an interrupted `Create` left?
+    fn is_newborn(&self, id: Id, kind: FileKind, rdev: u32, link: Option<&Vec<u8>>) -> bool {
+        let file = &self.files[&id];
+        file.body.kind == kind
+            && file.body.bytes.size() == 0
+            && file.entries.is_empty()
+            && file.links == 1
+            && file.body.link.as_ref() == link
+            && (!is_device(kind) || file.body.rdev == rdev)
+    }
+
+    fn dress(&mut self, id: Id, attr: &Attr) {
+        let (atime, mtime) = (self.coarse(attr.atime), self.coarse(attr.mtime));
+        let Some(file) = self.files.get_mut(&id) else {
+            return;
+        };
+        let body = &mut file.body;
+        (body.uid, body.gid, body.atime, body.mtime) = (attr.uid, attr.gid, atime, mtime);
+        body.mode = match body.kind {
+            FileKind::Symlink => 0o777,
+            _ => attr.mode & 0o7777,
+        };
+    }
+
+    /// The name is there already and means the file: success.
+    fn link(&mut self, core: &Core, file: &Place, dir: &Place, name: Name) -> Result<()> {
         let (id, dir) = (self.find(file)?, self.find_dir(dir)?);
         self.check_name(&name)?;
         if self.is_dir(id) || !self.limits.hard_links {
@@ -217,7 +249,7 @@ impl Volatile {
                 self.change_names(core, vec![(dir, name, Some(id))]);
             }
         }
-        Ok(OriginReply::Found(Box::new(self.found(id))))
+        Ok(())
     }
 
     fn unlink(
@@ -232,7 +264,7 @@ impl Volatile {
         let Some(id) = self.files[&dir].entries.get(&name).copied() else {
             return Ok(());
         };
-        if self.identity(id) != *identity {
+        if !self.is(id, identity) {
             return Err(Errno::ESTALE);
         }
         match (is_dir, self.is_dir(id)) {
@@ -259,19 +291,25 @@ impl Volatile {
         self.check_name(&to.1)?;
         let at_from = self.files[&from_dir].entries.get(&from.1).copied();
         let at_to = self.files[&to_dir].entries.get(&to.1).copied();
-        if at_to.is_some_and(|id| self.identity(id) == *identity) {
+        let is = |id: Option<Id>, wanted: &Identity| id.is_some_and(|id| self.is(id, wanted));
+        let there = is(at_to, identity);
+        match (exchange, victim) {
+            (true, None) => return Err(Errno::EINVAL),
+            (true, Some(victim)) if there && is(at_from, victim) => return Ok(()),
+            (true, Some(victim)) if !is(at_to, victim) => return Err(Errno::ESTALE),
+            (false, _) if there && !is(at_from, identity) => return Ok(()),
+            _ => {}
+        }
+        let Some(id) = at_from.filter(|id| self.is(*id, identity)) else {
+            return Err(Errno::ESTALE);
+        };
+        if at_to == Some(id) {
+            // Two names of one file: the box means that one of them goes.
+            self.change_names(core, vec![(from_dir, from.1, None)]);
             return Ok(());
         }
-        let id = at_from.ok_or(Errno::ENOENT)?;
-        if self.identity(id) != *identity {
-            return Err(Errno::ESTALE);
-        }
-        match (at_to, victim) {
-            (Some(there), Some(victim)) if self.identity(there) == *victim => {}
-            (Some(_), None) => return Err(Errno::EEXIST),
-            (Some(_), Some(_)) => return Err(Errno::ESTALE),
-            (None, _) if exchange => return Err(Errno::ENOENT),
-            (None, _) => {}
+        if at_to.is_some() && !victim.is_some_and(|victim| is(at_to, victim)) {
+            return Err(Errno::EEXIST);
         }
         self.check_rename(id, at_to, to_dir, exchange)?;
         if exchange && let Some(other) = at_to {
@@ -325,16 +363,11 @@ impl Volatile {
 
     fn set_attr(&mut self, core: &Core, file: &Place, set: &SetAttr) -> Result<()> {
         let now = self.clock(core);
-        let step = i128::from(self.limits.time_step.max(1));
-        let coarse = |t: Time| Time::from_nanos(t.nanos() - t.nanos().rem_euclid(step));
+        let (atime, mtime) = (
+            set.atime.map(|t| self.coarse(t)),
+            set.mtime.map(|t| self.coarse(t)),
+        );
         self.change_body(core, file, |body| {
-            if let Some(size) = set.size {
-                if body.kind != FileKind::Regular {
-                    return Err(Errno::EINVAL);
-                }
-                body.bytes.truncate(size);
-                body.mtime = now;
-            }
             if set.uid.is_some() || set.gid.is_some() {
                 body.uid = set.uid.unwrap_or(body.uid);
                 body.gid = set.gid.unwrap_or(body.gid);
@@ -345,12 +378,15 @@ impl Volatile {
             {
                 body.mode = mode & 0o7777;
             }
-            if let Some(atime) = set.atime {
-                body.atime = coarse(atime);
+            if let Some(size) = set.size {
+                if body.kind != FileKind::Regular {
+                    return Err(Errno::EINVAL);
+                }
+                body.bytes.truncate(size);
+                body.mtime = now;
             }
-            if let Some(mtime) = set.mtime {
-                body.mtime = coarse(mtime);
-            }
+            body.atime = atime.unwrap_or(body.atime);
+            body.mtime = mtime.unwrap_or(body.mtime);
             if set.atime_now {
                 body.atime = now;
             }
@@ -432,6 +468,10 @@ impl Body {
             self.mode &= !(0o4000 | group);
         }
     }
+}
+
+fn is_device(kind: FileKind) -> bool {
+    matches!(kind, FileKind::Char | FileKind::Block)
 }
 
 fn statfs() -> Statfs {

@@ -132,7 +132,7 @@ impl Origin {
         let mine: BTreeMap<u64, (u64, OriginOp)> = mine;
         for (_, (_, op)) in mine {
             if !self.0.away.get() && core.chance(2) {
-                self.0.files.borrow_mut().apply(core, op);
+                self.0.files.borrow_mut().apply(core, half(core, op));
             }
         }
         self.0.threads.borrow_mut().remove(&node);
@@ -164,6 +164,37 @@ impl Origin {
                 OriginReply::Failed(errno)
             }
         }
+    }
+}
+
+/// What a dying caller may leave of a call that takes several steps.
+fn half(core: &Core, op: OriginOp) -> OriginOp {
+    match op {
+        OriginOp::Create {
+            dir,
+            name,
+            kind,
+            mut attr,
+            link,
+        } if core.chance(2) => {
+            (attr.mode, attr.uid, attr.gid) = (0o600, 0, 0);
+            OriginOp::Create {
+                dir,
+                name,
+                kind,
+                attr,
+                link,
+            }
+        }
+        OriginOp::Write {
+            file,
+            offset,
+            mut data,
+        } if core.chance(2) => {
+            data.truncate(core.below(data.len() as u64 + 1) as usize);
+            OriginOp::Write { file, offset, data }
+        }
+        op => op,
     }
 }
 

@@ -75,8 +75,12 @@ impl Volatile {
 
     /// Now, as coarse as this file system keeps it.
     pub(super) fn clock(&self, core: &Core) -> Time {
-        let now = wall(core.now()).nanos();
-        Time::from_nanos(now - now.rem_euclid(i128::from(self.limits.time_step.max(1))))
+        self.coarse(wall(core.now()))
+    }
+
+    pub(super) fn coarse(&self, time: Time) -> Time {
+        let step = i128::from(self.limits.time_step.max(1));
+        Time::from_nanos(time.nanos() - time.nanos().rem_euclid(step))
     }
 
     /// A new file without names.
@@ -217,14 +221,14 @@ impl Volatile {
             && let Ok(handle) = <[u8; 8]>::try_from(identity.handle.0.as_slice())
         {
             let id = Id::from_be_bytes(handle);
-            if self.alive(id) && self.identity(id) == *identity {
+            if self.alive(id) {
                 return Ok(id);
             }
         }
         let walked = self.walk(&place.path);
         match (&place.identity, walked) {
             (None, walked) => walked,
-            (Some(identity), Ok(id)) if self.identity(id) == *identity => Ok(id),
+            (Some(identity), Ok(id)) if self.is(id, identity) => Ok(id),
             (Some(_), _) => Err(Errno::ESTALE),
         }
     }
@@ -264,10 +268,19 @@ impl Volatile {
         Identity {
             handle_type: i32::from(self.limits.handles),
             handle: Bytes(handle),
-            dev: 1,
+            dev: 0,
             ino: file.ino,
             birth: u64::try_from(file.body.btime.nanos()).unwrap_or(0),
         }
+    }
+
+    /// Does `identity` mean the file? Handles decide where there are two.
+    pub(super) fn is(&self, id: Id, identity: &Identity) -> bool {
+        let own = self.identity(id);
+        if own.handle.0.is_empty() || identity.handle.0.is_empty() {
+            return (own.ino, own.birth) == (identity.ino, identity.birth);
+        }
+        own.handle == identity.handle
     }
 
     pub(super) fn found(&self, id: Id) -> Found {
