@@ -74,9 +74,9 @@ mod tests {
             groups_in("Uid:\t1\nGroups:\t4 20 1000 \nNStgid:\t3\n"),
             [4, 20, 1000]
         );
-        assert_eq!(groups_in("Groups:\t\n"), []);
+        assert_eq!(groups_in("Groups:\t\n"), [0; 0]);
         assert_eq!(groups_in("Groups:\t1 x 4294967296 7"), [1, 7]);
-        assert_eq!(groups_in(""), []);
+        assert_eq!(groups_in(""), [0; 0]);
     }
 
     #[test]

@@ -37,7 +37,8 @@ pub struct Session<W: World, U: Upstream> {
     ended: Signal,
     /// Bits of INIT that both sides have; 0 until then.
     pub(super) agreed: Cell<u64>,
-    pub(super) started: Signal,
+    unmounted: Cell<bool>,
+    changed: Signal,
     /// How long the kernel may believe names and attributes. Nothing tells it
     /// of other clients' changes yet, so: not at all.
     pub(super) validity: Validity,
@@ -84,7 +85,8 @@ impl<W: World, U: Upstream> Session<W, U> {
             running: Cell::new(0),
             ended: Signal::default(),
             agreed: Cell::new(0),
-            started: Signal::default(),
+            unmounted: Cell::new(false),
+            changed: Signal::default(),
             validity: Validity::default(),
             upstream,
         })
@@ -143,8 +145,33 @@ impl<W: World, U: Upstream> Session<W, U> {
         });
     }
 
+    /// The kernel and this mount have agreed how to talk.
+    pub(super) fn on_agreed(&self, flags: u64) {
+        self.agreed.set(flags);
+        self.changed.notify();
+    }
+
+    /// Ends when the kernel has said INIT, and so the mount answers; false if
+    /// it was unmounted instead.
+    pub async fn started(&self) -> bool {
+        while self.agreed.get() == 0 && !self.unmounted.get() {
+            self.changed.wait().await;
+        }
+        !self.unmounted.get()
+    }
+
+    pub(super) fn on_unmounted(&self) {
+        self.unmounted.set(true);
+        self.changed.notify();
+    }
+
+    #[must_use]
+    pub fn is_unmounted(&self) -> bool {
+        self.unmounted.get()
+    }
+
     /// Ends when no task runs.
-    pub(super) async fn quiet(&self) {
+    pub async fn quiet(&self) {
         while self.running.get() > 0 {
             self.ended.wait().await;
         }
@@ -194,7 +221,12 @@ impl<W: World, U: Upstream> Session<W, U> {
     /// Asks the box. ENOSYS becomes EOPNOTSUPP: the kernel takes the first for
     /// "never ask again", which one box's refusal is not.
     pub(super) async fn call(&self, ask: Ask) -> Result<Answer, Errno> {
-        let Ask { context, request, payload, interrupt } = ask;
+        let Ask {
+            context,
+            request,
+            payload,
+            interrupt,
+        } = ask;
         let answer = self.upstream.call(&context, request, payload, &interrupt);
         match answer.await {
             Err(Errno::ENOSYS) => Err(Errno::EOPNOTSUPP),

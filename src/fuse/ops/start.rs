@@ -67,8 +67,7 @@ impl<W: World, U: Upstream> Session<W, U> {
             unused3: 0,
         };
         if args.major == MAJOR {
-            self.agreed.set(agreed);
-            self.started.notify();
+            self.on_agreed(agreed);
         }
         Ok(Outcome::Bytes(out.to_vec()))
     }
