@@ -29,7 +29,7 @@ pub fn mounted_on(dir: &Path) -> io::Result<Option<MountInfo>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
     let dir = place(dir)?;
     let lines = table.split(|&b| b == b'\n').filter_map(parse);
-    Ok(lines.filter(|m| m.dir == dir).last())
+    Ok(lines.rev().find(|m| m.dir == dir))
 }
 
 /// The absolute path of `dir` with no symbolic link in it, found without
