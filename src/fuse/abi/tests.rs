@@ -235,7 +235,7 @@ proptest! {
             taken.push((ino, offset, name.clone()));
         }
         let bytes = out.into_bytes();
-        prop_assert!(bytes.len() <= size && bytes.len() % 8 == 0);
+        prop_assert!(bytes.len() <= size && bytes.len().is_multiple_of(8));
         let mut at = 0;
         for (ino, offset, name) in taken {
             if plus {
