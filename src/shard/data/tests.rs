@@ -3,9 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
-use crate::base::{
-    Attr, BoxId, Buf, Codec, FileKind, Locator, Name, ShardId, SnapEpoch, TargetId, Time,
-};
+use crate::base::{Attr, BoxId, Buf, FileKind, Locator, Name, ShardId, SnapEpoch, TargetId, Time};
 use crate::conf::{Authority, Disconnected, Prefetch, TargetConf, Writeback};
 use crate::flash::{Flash as Store, Options, device};
 use crate::namespace::record::flag;

@@ -102,6 +102,39 @@ fn a_late_answer_fills_only_what_nothing_changed() {
     }
 }
 
+/// F8, the schedule that only the watch catches: while an answer with old bytes
+/// is on its way, the range is written, carried to the origin, called clean and
+/// reclaimed, so that it is absent again when the answer comes.
+#[test]
+fn an_answer_older_than_a_write_back_fills_nothing() {
+    let bytes = pattern(100_000, 15);
+    let bench = Bench::new(15, &bytes, 64, 4 << 20);
+    let mut want = bytes.clone();
+    want[10_000..15_000].fill(7);
+    bench.sim.run(async {
+        let (file, inode) = file::present(&bench.shard, FID).await.unwrap();
+        let fetch = fetch::start(&bench.shard, &file, &inode, 0);
+        bench.write(10_000, &[7; 5000]).await;
+        let flush = dirty_parts(&bench.shard, FID).await.unwrap();
+        let done = flush.parts.len();
+        bench
+            .mutate(|tx, inode| mark_clean(&bench.shard, tx, inode, &flush, done))
+            .await
+            .unwrap();
+        let mut tx = Tx::default();
+        let clean = bulk::clean_of(&file.map.borrow(), 9);
+        assert_eq!(clean, [10_000..15_000]);
+        bench.shard.data.drop_all(&mut tx, &file, clean);
+        bench.shard.apply(tx).unwrap();
+        bench.shard.data.forget_contents(FID, 0..100_000);
+        assert!(!fetch.is_set(), "the answer is still on its way");
+        // The origin still shows the old bytes, as the late answer does.
+        assert!(fetch.get().await.is_ok());
+        bench.write_at_origin(10_000, &[7; 5000]);
+        assert!(bench.read(0, 100_000).await == want);
+    });
+}
+
 #[test]
 fn an_origin_error_reaches_the_reader_and_is_not_remembered() {
     let bytes = pattern(100_000, 6);
