@@ -13,6 +13,8 @@ pub mod table {
     pub const DIRTY: u8 = b'Y';
     pub const OWED: u8 = b'W';
     pub const ORPHAN: u8 = b'R';
+    /// Further names at origins that find files by name.
+    pub const ALIASES: u8 = b'A';
     pub const XATTR: u8 = b'X';
     pub const CLIENT: u8 = b'C';
     pub const REPLY: u8 = b'T';
@@ -64,6 +66,11 @@ pub fn dirty(fid: Fid) -> Vec<u8> {
 #[must_use]
 pub fn orphan(fid: Fid) -> Vec<u8> {
     key(table::ORPHAN, &[&fid.to_bytes()])
+}
+
+#[must_use]
+pub fn aliases(fid: Fid) -> Vec<u8> {
+    key(table::ALIASES, &[&fid.to_bytes()])
 }
 
 #[must_use]
