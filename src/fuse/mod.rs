@@ -18,9 +18,12 @@ pub mod abi;
 pub mod callers;
 pub mod device;
 pub mod dirs;
+pub mod fault;
 pub mod nodes;
 mod ops;
+pub mod server;
 pub mod session;
+pub mod sys;
 pub mod upstream;
 
 /// The extended attribute of a mount's root that tells the process behind it.

@@ -89,7 +89,11 @@ pub fn release(view: &impl View, ctx: Ctx<'_>, fid: Fid) -> Result<Option<Change
     draft.forget_contents(fid, &mut inode)?;
     draft.change.orphans.push((fid, false));
     let at_origin = inode.locator.identity.clone();
-    match (inode.flags & flag::UNNAMED != 0, at_origin, &inode.locator.name) {
+    match (
+        inode.flags & flag::UNNAMED != 0,
+        at_origin,
+        &inode.locator.name,
+    ) {
         (true, Some(identity), Some(name)) => {
             // It waits among the orphans at the origin.
             draft.change.owed.push(OwedOp::Unlink(OwedUnlink {

@@ -43,11 +43,16 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+mod admin;
 pub mod data;
 pub mod dispatch;
+mod file;
 pub mod meta;
+mod run;
 pub mod session;
 pub mod writeback;
+
+pub use run::{Begin, run, start};
 
 /// One shard. Shared by its tasks as `Rc<Shard<W>>`.
 pub struct Shard<W: World> {
@@ -76,6 +81,23 @@ pub struct Target {
 }
 
 impl<W: World> Shard<W> {
+    /// A shard without targets; [`Shard::start`] makes one that serves.
+    #[must_use]
+    pub fn new(world: W, id: ShardId, flash: Flash<W>, memory_bytes: u64) -> Shard<W> {
+        Shard {
+            id,
+            transno: Cell::new(flash.transno()),
+            world,
+            flash,
+            targets: RefCell::default(),
+            meta: meta::Meta::default(),
+            data: data::Data::new(memory_bytes),
+            writeback: writeback::Writeback::default(),
+            sessions: session::Sessions::default(),
+            applied: Cell::new(Lsn(0)),
+        }
+    }
+
     /// Applies a client's operation: gives it its transno (the replayed one
     /// for a replay) and puts the reply record into the same transaction, so
     /// that effect and answer live and die together (F10).

@@ -99,7 +99,9 @@ impl<'a, W: World> Call<'a, W> {
         let (transno, lsn) = self.shard.seal(tx, self.incoming, &reply)?;
         applied(self.shard, &self.target, change.born);
         let touched = change.inodes.iter().map(|(fid, _)| *fid);
-        self.shard.meta.note_unseen(self.incoming.client, transno, touched);
+        self.shard
+            .meta
+            .note_unseen(self.incoming.client, transno, touched);
         Ok(Outgoing {
             result: Ok((reply, Vec::new())),
             transno,

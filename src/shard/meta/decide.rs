@@ -68,11 +68,7 @@ pub(in crate::shard) fn data_stop(errno: Errno, fid: Fid) -> Stop {
 
 /// Turns a change into a transaction. The inodes of the change are as applied
 /// afterwards: truncation alters them, too.
-pub fn stage<W: World>(
-    shard: &Shard<W>,
-    target: &Target,
-    change: &mut Change,
-) -> Result<Tx, Stop> {
+pub fn stage<W: World>(shard: &Shard<W>, target: &Target, change: &mut Change) -> Result<Tx, Stop> {
     let mut tx = Tx::default();
     if let Some((fid, size)) = change.truncated.take() {
         let inode = change.inodes.iter_mut().find(|(f, _)| *f == fid);
@@ -107,7 +103,7 @@ fn truncate<W: World>(
 }
 
 /// Adds a change without truncation to a transaction.
-pub(super) fn stage_into<W: World>(
+pub(in crate::shard) fn stage_into<W: World>(
     shard: &Shard<W>,
     target: &Target,
     change: Change,
@@ -125,7 +121,8 @@ pub(super) fn stage_into<W: World>(
         tx.puts.push((key::dirent(dir, cookie), value));
     }
     for (fid, name, value) in change.xattrs {
-        tx.puts.push((key::xattr(fid, &name), value.map(|v| v.to_vec())));
+        tx.puts
+            .push((key::xattr(fid, &name), value.map(|v| v.to_vec())));
     }
     for (fid, is_orphan) in change.orphans {
         tx.puts.push((key::orphan(fid), is_orphan.then(Vec::new)));

@@ -30,8 +30,10 @@ mod view;
 mod xattrs;
 
 pub use attrs::{getattr, setattr, statfs};
-pub use call::Call;
+pub use call::{Call, answered, entry};
+pub(in crate::shard) use decide::{data_stop, stage_into};
 pub use decide::{decide, stage};
+pub use fids::root;
 pub use listing::readdir;
 pub use names::{create, link, lookup, readlink, rename, unlink};
 pub use opens::{close, close_all, may_use, open, opened, reap_orphans, reopen};
@@ -46,6 +48,7 @@ use crate::world::World;
 use crate::world::sync::Promise;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// State of the metadata operations that lives in memory only.
 #[derive(Default)]
@@ -82,6 +85,21 @@ pub async fn inode<W: World>(shard: &Shard<W>, fid: Fid) -> Result<Inode, Errno>
     Inode::from_slice(&bytes).map_err(|_| Errno::EIO)
 }
 
+/// The file that `name` means in the directory `dir`; asks the origin if need be.
+pub async fn child<W: World>(
+    shard: &Rc<Shard<W>>,
+    target: &Rc<Target>,
+    dir: Fid,
+    name: &Name,
+) -> Result<Option<Fid>, Errno> {
+    decide(shard, target, |view| {
+        let inode = namespace::entry::directory(view, dir)?;
+        let slot = namespace::entry::find(view, dir, &inode, name)?;
+        Ok(slot.live().map(|found| found.fid))
+    })
+    .await
+}
+
 /// Puts the inode into the transaction.
 pub fn put_inode(tx: &mut Tx, fid: Fid, inode: &Inode) {
     tx.put(key::inode(fid), inode.to_vec());
@@ -107,6 +125,3 @@ pub fn forget<W: World>(
 pub fn is_open<W: World>(shard: &Shard<W>, fid: Fid) -> bool {
     shard.meta.opens.borrow().contains_key(&fid)
 }
-
-#[cfg(test)]
-mod tests;
