@@ -71,12 +71,8 @@ pub async fn fresh<W: World>(
 /// Attempts at a file that changes while it is carried.
 const PASSES: usize = 8;
 
-async fn pass<W: World>(
-    shard: &Rc<Shard<W>>,
-    engine: &Rc<Engine>,
-    fid: Fid,
-) -> Result<(), Errno> {
-    // Bytes follow only an identity that is on flash (see `apply::newborn`).
+async fn pass<W: World>(shard: &Rc<Shard<W>>, engine: &Rc<Engine>, fid: Fid) -> Result<(), Errno> {
+    // Bytes follow only an identity that is on flash (see `apply::make`).
     loop {
         let progressed = engine.progressed.wait();
         if !engine.unsettled.borrow().contains(&fid) {
@@ -100,7 +96,7 @@ async fn pass<W: World>(
     }
     let file = locate::place_of(shard, fid, &inode).await?;
     let flush = match inode.flags & flag::DATA_OWED != 0 {
-        true => Some(data::dirty_parts(shard, fid).await?),
+        true => Some(Rc::new(data::dirty_parts(shard, fid).await?)),
         false => None,
     };
     if let Some(flush) = &flush {
@@ -109,8 +105,10 @@ async fn pass<W: World>(
     // After the bytes: writing clears setuid, and changes the times.
     attributes(shard, engine, fid, &file, &inode, flush.is_some()).await?;
     let op = OriginOp::Fsync { file };
-    let found = origin::found(shard, engine.target, op).await?.ok_or(Errno::EIO)?;
-    note(shard, engine, fid, &inode, flush.as_ref(), &found).await
+    let found = origin::found(shard, engine.target, op)
+        .await?
+        .ok_or(Errno::EIO)?;
+    note(shard, engine, fid, &inode, flush.as_deref(), &found).await
 }
 
 /// What is marked dirty and owes nothing, or is gone.
@@ -136,11 +134,13 @@ async fn bytes<W: World>(
     shard: &Rc<Shard<W>>,
     engine: &Rc<Engine>,
     file: &Place,
-    flush: &Flush,
+    flush: &Rc<Flush>,
 ) -> Result<(), Errno> {
     let place = file.clone();
     let op = OriginOp::Stat { place };
-    let there = origin::found(shard, engine.target, op).await?.ok_or(Errno::ESTALE)?;
+    let there = origin::found(shard, engine.target, op)
+        .await?
+        .ok_or(Errno::ESTALE)?;
     let truncate = |size| OriginOp::Truncate {
         file: file.clone(),
         size,
@@ -170,12 +170,7 @@ async fn bytes<W: World>(
     // In turn: holes are cut at the length that the writes before them leave.
     let all = Rc::new(Pass {
         file: file.clone(),
-        flush: Flush {
-            fid: flush.fid,
-            parts: flush.parts.clone(),
-            size: flush.size,
-            cut: flush.cut,
-        },
+        flush: Rc::clone(flush),
     });
     let jobs = jobs.into_iter().map(|job| {
         let (shard, engine, all) = (Rc::clone(shard), Rc::clone(engine), Rc::clone(&all));
@@ -191,7 +186,7 @@ async fn bytes<W: World>(
 
 struct Pass {
     file: Place,
-    flush: Flush,
+    flush: Rc<Flush>,
 }
 
 enum Job {
@@ -338,7 +333,9 @@ fn try_note<W: World>(
     {
         data::mark_clean(shard, &mut tx, &mut inode, flush, flush.parts.len())?;
     }
-    if settle::same_attributes(&sent.attr, &inode.attr) && !changes_again(shard, engine, fid, &inode.attr) {
+    if settle::same_attributes(&sent.attr, &inode.attr)
+        && !changes_again(shard, engine, fid, &inode.attr)
+    {
         inode.flags &= !flag::ATTRS_OWED;
     }
     if inode.attr.version == sent.attr.version {

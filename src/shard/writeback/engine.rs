@@ -196,7 +196,10 @@ impl Engine {
     /// How the record failed since [`Engine::forget_retries`], if it did.
     pub fn failed_again(&self, seq: u64) -> Option<Errno> {
         let retries = self.retries.borrow();
-        retries.get(&seq).filter(|r| r.at > Mono(0)).map(|r| r.errno)
+        retries
+            .get(&seq)
+            .filter(|r| r.at > Mono(0))
+            .map(|r| r.errno)
     }
 
     pub fn file_failed<W: World>(&self, shard: &Shard<W>, fid: Fid, errno: Errno) {
@@ -207,7 +210,9 @@ impl Engine {
         let last = entry.retry;
         entry.retry = Some(Retry::after(last, now, errno));
         drop(dirty);
-        self.report(shard, last.map(|r| r.errno), errno, || format!("file {fid}"));
+        self.report(shard, last.map(|r| r.errno), errno, || {
+            format!("file {fid}")
+        });
     }
 
     /// Logs a failure when it is new; repetitions are counted by their retries.
@@ -222,13 +227,21 @@ impl Engine {
             return;
         }
         let what = what();
-        let line = format!("target {}: write-back of {what} failed, kept: {errno}", self.target);
+        let line = format!(
+            "target {}: write-back of {what} failed, kept: {errno}",
+            self.target
+        );
         shard.world.log(Level::Warn, &line);
         self.health.note(errno, what);
     }
 
     pub fn failing(&self) -> u64 {
-        let files = self.dirty.borrow().values().filter(|d| d.retry.is_some()).count();
+        let files = self
+            .dirty
+            .borrow()
+            .values()
+            .filter(|d| d.retry.is_some())
+            .count();
         (self.retries.borrow().len() + files) as u64
     }
     pub fn oldest_owed(&self) -> Option<Time> {
@@ -332,7 +345,10 @@ pub async fn run<W: World>(shard: Rc<Shard<W>>, engine: Rc<Engine>) {
             continue;
         }
         if let Err(e) = fill(&shard, &engine).await {
-            let line = format!("target {}: write-back cannot read the flash: {e}", engine.target);
+            let line = format!(
+                "target {}: write-back cannot read the flash: {e}",
+                engine.target
+            );
             shard.world.log(Level::Error, &line);
             either(woken, shard.world.sleep(RETRY_MAX)).await;
             continue;
@@ -381,7 +397,10 @@ async fn fill<W: World>(shard: &Rc<Shard<W>>, engine: &Engine) -> Result<(), Err
         if from >= next || engine.graph.borrow().len() >= WINDOW {
             break;
         }
-        let page = shard.flash.scan(key::owed(from)..key::owed(next), PAGE).await?;
+        let page = shard
+            .flash
+            .scan(key::owed(from)..key::owed(next), PAGE)
+            .await?;
         let mut cursor = if page.len() < PAGE { next } else { from };
         for (key, value) in page {
             let Some(seq) = seq_of(&key) else { continue };
@@ -405,7 +424,10 @@ async fn fill_dirty<W: World>(shard: &Rc<Shard<W>>, engine: &Engine) -> Result<(
     engine.more_dirty.set(false);
     let mut from = key::dirty(Fid::NONE);
     loop {
-        let page = shard.flash.scan(from.clone()..key::dirty(LAST), PAGE).await?;
+        let page = shard
+            .flash
+            .scan(from.clone()..key::dirty(LAST), PAGE)
+            .await?;
         let Some((last, _)) = page.last() else { break };
         from = [&last[..], &[0]].concat();
         let full = page.len() == PAGE;
@@ -431,10 +453,7 @@ async fn fill_dirty<W: World>(shard: &Rc<Shard<W>>, engine: &Engine) -> Result<(
 }
 
 /// The dirty inodes of a page of flash, beginning after `after`; for a flush.
-pub async fn dirty_page<W: World>(
-    shard: &Shard<W>,
-    after: Option<Fid>,
-) -> Result<Vec<Fid>, Errno> {
+pub async fn dirty_page<W: World>(shard: &Shard<W>, after: Option<Fid>) -> Result<Vec<Fid>, Errno> {
     let mut from = key::dirty(after.unwrap_or(Fid::NONE));
     if after.is_some() {
         from.push(0);
@@ -468,7 +487,10 @@ fn describe(op: &OwedOp) -> String {
         OwedOp::Link(o) => format!("link {} in {}", o.name, o.parent),
         OwedOp::Unlink(o) => format!("removal of {} from {}", o.name, o.parent),
         OwedOp::Rename(o) => {
-            format!("rename {} in {} to {} in {}", o.from_name, o.from, o.to_name, o.to)
+            format!(
+                "rename {} in {} to {} in {}",
+                o.from_name, o.from, o.to_name, o.to
+            )
         }
     }
 }

@@ -28,19 +28,17 @@ pub async fn flush<W: World>(
     }
 }
 
-async fn all<W: World>(
-    shard: &Rc<Shard<W>>,
-    engine: &Rc<Engine>,
-    last: u64,
-) -> Result<(), Errno> {
-    names(shard, engine, last).await?;
+async fn all<W: World>(shard: &Rc<Shard<W>>, engine: &Rc<Engine>, last: u64) -> Result<(), Errno> {
+    names(engine, last).await?;
     // Directories after files: what is carried into them changes nothing there,
     // but names that failed above and went through meanwhile may.
     for dirs in [false, true] {
         let mut after = None;
         loop {
             let page = engine::dirty_page(shard, after).await?;
-            let Some(end) = page.last().copied() else { break };
+            let Some(end) = page.last().copied() else {
+                break;
+            };
             after = Some(end);
             files(shard, engine, page, dirs).await?;
         }
@@ -49,11 +47,7 @@ async fn all<W: World>(
 }
 
 /// Waits until every record below `last` is settled.
-async fn names<W: World>(
-    shard: &Rc<Shard<W>>,
-    engine: &Rc<Engine>,
-    last: u64,
-) -> Result<(), Errno> {
+async fn names(engine: &Rc<Engine>, last: u64) -> Result<(), Errno> {
     engine.urgent_below.set(engine.urgent_below.get().max(last));
     engine.wake();
     loop {
@@ -80,7 +74,10 @@ fn check_alive(engine: &Engine) -> Result<(), Errno> {
         return Err(Errno::ESHUTDOWN);
     }
     if engine.health.state() == OriginState::Disconnected {
-        return Err(engine.health.last_error().map_or(Errno::ENOTCONN, |(e, _)| e));
+        return Err(engine
+            .health
+            .last_error()
+            .map_or(Errno::ENOTCONN, |(e, _)| e));
     }
     Ok(())
 }

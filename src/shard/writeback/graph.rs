@@ -222,7 +222,14 @@ mod tests {
             last: true,
             identity: None,
         });
-        let rename = (fid(), name(), fid(), name(), fid(), proptest::option::of(fid()));
+        let rename = (
+            fid(),
+            name(),
+            fid(),
+            name(),
+            fid(),
+            proptest::option::of(fid()),
+        );
         let rename = rename.prop_map(|(from, from_name, to, to_name, fid, victim)| OwedRename {
             from,
             from_name,

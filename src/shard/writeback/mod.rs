@@ -40,8 +40,8 @@ mod tests;
 mod xattrs;
 
 pub use flush::flush;
-pub use locate::place;
 pub use health::OriginState;
+pub use locate::place;
 pub use progress::{Progress, progress};
 
 use super::{Shard, Tx};
@@ -92,9 +92,7 @@ pub fn start_target<W: World>(shard: &Rc<Shard<W>>, target: TargetId) {
         return;
     }
     engines.borrow_mut().insert(target, Rc::clone(&engine));
-    shard
-        .world
-        .spawn(engine::run(Rc::clone(shard), engine));
+    shard.world.spawn(engine::run(Rc::clone(shard), engine));
 }
 
 /// Ends all engines; what is owed stays on flash.

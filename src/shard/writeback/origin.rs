@@ -1,21 +1,17 @@
 //! The origin's calls, typed: one function a call, errors as errno.
 
 use super::Shard;
+use crate::base::Fid;
 use crate::base::{Errno, Identity, Locator, Name, TargetId};
 use crate::origin::{Found, ORPHANS, OriginCall, OriginOp, OriginReply, Place};
 use crate::world::World;
-use crate::base::Fid;
 
 pub async fn call<W: World>(shard: &Shard<W>, target: TargetId, op: OriginOp) -> OriginReply {
     shard.world.origin(OriginCall { target, op }).await
 }
 
 /// For calls that only succeed or fail.
-pub async fn done<W: World>(
-    shard: &Shard<W>,
-    target: TargetId,
-    op: OriginOp,
-) -> Result<(), Errno> {
+pub async fn done<W: World>(shard: &Shard<W>, target: TargetId, op: OriginOp) -> Result<(), Errno> {
     match call(shard, target, op).await {
         OriginReply::Done | OriginReply::Found(_) => Ok(()),
         OriginReply::Failed(e) => Err(e),
