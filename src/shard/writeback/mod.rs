@@ -83,9 +83,12 @@ pub async fn start<W: World>(shard: &Rc<Shard<W>>) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Starts the engine of one more target.
+/// Starts the engine of a target that came into service. Before [`start`] there
+/// is nothing to do: it starts all that are there.
 pub fn start_target<W: World>(shard: &Rc<Shard<W>>, target: TargetId) {
-    let next = shard.writeback.next.get().unwrap_or(0);
+    let Some(next) = shard.writeback.next.get() else {
+        return;
+    };
     let engine = Rc::new(Engine::new(target, next));
     let engines = &shard.writeback.engines;
     if engines.borrow().contains_key(&target) {
