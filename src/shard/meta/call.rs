@@ -97,7 +97,7 @@ impl<'a, W: World> Call<'a, W> {
         let tx = stage(self.shard, &self.target, &mut change)?;
         let reply = reply(&change);
         let (transno, lsn) = self.shard.seal(tx, self.incoming, &reply)?;
-        applied(self.shard, &self.target, change.born);
+        applied(self.shard, &self.target, &change);
         let touched = change.inodes.iter().map(|(fid, _)| *fid);
         self.shard
             .meta
