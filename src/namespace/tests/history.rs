@@ -14,20 +14,23 @@ use std::collections::BTreeMap;
 /// The oracle: a directory is a map, a file a count of names.
 #[derive(Default)]
 struct Naive {
-    dirs: BTreeMap<Fid, (BTreeMap<Name, Fid>, Option<Fid>)>,
+    dirs: BTreeMap<Fid, BTreeMap<Name, Fid>>,
+    /// Of directories, removed ones included: they still lie below it.
+    parents: BTreeMap<Fid, Fid>,
     files: BTreeMap<Fid, u32>,
 }
 
 impl Naive {
     fn find(&self, dir: Fid, name: &Name) -> Result<Option<Fid>, Errno> {
         match self.dirs.get(&dir) {
-            Some((entries, _)) => Ok(entries.get(name).copied()),
+            Some(entries) => Ok(entries.get(name).copied()),
             None if self.files.contains_key(&dir) => Err(Errno::ENOTDIR),
-            None => Err(Errno::ENOENT),
+            None => Ok(None),
         }
     }
-    fn entries(&mut self, dir: Fid) -> &mut BTreeMap<Name, Fid> {
-        &mut self.dirs.get_mut(&dir).expect("checked").0
+    /// ENOENT for a removed directory: it takes no new names.
+    fn entries(&mut self, dir: Fid) -> Result<&mut BTreeMap<Name, Fid>, Errno> {
+        self.dirs.get_mut(&dir).ok_or(Errno::ENOENT)
     }
     fn is_dir(&self, fid: Fid) -> bool {
         self.dirs.contains_key(&fid)
@@ -37,8 +40,8 @@ impl Naive {
             if fid == above {
                 return true;
             }
-            match self.dirs.get(&fid).and_then(|(_, parent)| *parent) {
-                Some(parent) => fid = parent,
+            match self.parents.get(&fid) {
+                Some(parent) => fid = *parent,
                 None => return false,
             }
         }
@@ -47,9 +50,10 @@ impl Naive {
         if self.find(dir, name)?.is_some() {
             return Err(Errno::EEXIST);
         }
-        self.entries(dir).insert(name.clone(), fid);
+        self.entries(dir)?.insert(name.clone(), fid);
         if kind == FileKind::Directory {
-            self.dirs.insert(fid, (BTreeMap::new(), Some(dir)));
+            self.dirs.insert(fid, BTreeMap::new());
+            self.parents.insert(fid, dir);
         } else {
             self.files.insert(fid, 1);
         }
@@ -65,10 +69,10 @@ impl Naive {
         match (rmdir, self.is_dir(fid)) {
             (true, false) => return Err(Errno::ENOTDIR),
             (false, true) => return Err(Errno::EISDIR),
-            (true, true) if !self.dirs[&fid].0.is_empty() => return Err(Errno::ENOTEMPTY),
+            (true, true) if !self.dirs[&fid].is_empty() => return Err(Errno::ENOTEMPTY),
             _ => {}
         }
-        self.entries(dir).remove(name);
+        self.entries(dir)?.remove(name);
         self.drop_name(fid);
         Ok(())
     }
@@ -76,13 +80,14 @@ impl Naive {
         if self.find(dir, name)?.is_some() {
             return Err(Errno::EEXIST);
         }
-        if self.is_dir(fid) {
+        self.entries(dir)?;
+        if !self.files.contains_key(&fid) {
             return Err(Errno::EPERM);
         }
         if self.files[&fid] == 0 {
             return Err(Errno::ENOENT);
         }
-        self.entries(dir).insert(name.clone(), fid);
+        self.entries(dir)?.insert(name.clone(), fid);
         *self.files.get_mut(&fid).expect("a file") += 1;
         Ok(())
     }
@@ -110,27 +115,28 @@ impl Naive {
         if victim == Some(source) {
             return Ok(());
         }
+        self.entries(to)?;
         if let (Some(victim), false) = (victim, exchange) {
             match (self.is_dir(source), self.is_dir(victim)) {
                 (true, false) => return Err(Errno::ENOTDIR),
                 (false, true) => return Err(Errno::EISDIR),
-                (true, true) if !self.dirs[&victim].0.is_empty() => return Err(Errno::ENOTEMPTY),
+                (true, true) if !self.dirs[&victim].is_empty() => return Err(Errno::ENOTEMPTY),
                 _ => {}
             }
             self.drop_name(victim);
         }
-        self.entries(from).remove(mv.from_name);
-        self.entries(to).insert(mv.to_name.clone(), source);
+        self.entries(from)?.remove(mv.from_name);
+        self.entries(to)?.insert(mv.to_name.clone(), source);
         self.adopt(source, to);
         if let (Some(victim), true) = (victim, exchange) {
-            self.entries(from).insert(mv.from_name.clone(), victim);
+            self.entries(from)?.insert(mv.from_name.clone(), victim);
             self.adopt(victim, from);
         }
         Ok(())
     }
     fn adopt(&mut self, fid: Fid, parent: Fid) {
-        if let Some((_, of)) = self.dirs.get_mut(&fid) {
-            *of = Some(parent);
+        if self.is_dir(fid) {
+            self.parents.insert(fid, parent);
         }
     }
 }
@@ -171,7 +177,7 @@ fn pair(cookies: u64) -> Pair {
     };
     fake.inodes.get_mut(&ROOT).expect("root").flags &= !flag::COMPLETE;
     let mut naive = Naive::default();
-    naive.dirs.insert(ROOT, (BTreeMap::new(), None));
+    naive.dirs.insert(ROOT, BTreeMap::new());
     let (mut dirs, mut files) = (vec![ROOT], Vec::new());
     let mut add = |fake: &mut Fake, dir: Fid, n: u8, kind| {
         let fid = Fid::new(1, fake.next);
@@ -289,13 +295,13 @@ impl Pair {
             if before.flags & flag::COMPLETE == 0 {
                 self.fake.list(dir);
             }
-            let (entries, parent) = &self.naive.dirs[&dir];
+            let entries = &self.naive.dirs[&dir];
             assert_eq!(&self.fake.entries(dir), entries, "names of {dir}");
             let inode = &self.fake.inodes[&dir];
             assert_eq!(inode.entries, entries.len() as u64, "entries of {dir}");
             let subdirs = entries.values().filter(|f| self.naive.is_dir(**f)).count();
             assert_eq!(inode.attr.nlink as usize, 2 + subdirs, "links of {dir}");
-            if let Some(parent) = parent {
+            if let Some(parent) = self.naive.parents.get(&dir) {
                 assert_eq!(inode.parent, *parent, "parent of {dir}");
             }
         }
