@@ -191,6 +191,7 @@ async fn edit<W: World, T>(
     let kill = call.incoming.head.flags & head::flags::KILL_PRIV != 0;
     let page = call.incoming.head.flags & head::flags::PAGE_WRITE != 0;
     call.decide(|view| {
+        call.check_export()?;
         let inode = regular(call, view, fid)?;
         if call.bounds.read_only {
             return Err(Errno::EROFS.into());
