@@ -125,3 +125,6 @@ pub fn forget<W: World>(
 pub fn is_open<W: World>(shard: &Shard<W>, fid: Fid) -> bool {
     shard.meta.opens.borrow().contains_key(&fid)
 }
+
+#[cfg(test)]
+mod tests;
