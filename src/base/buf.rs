@@ -154,6 +154,12 @@ impl Slice {
         pool.number(&self.buf)
     }
 
+    /// Bytes of memory that this slice keeps in use, however short it is.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.buf.capacity()
+    }
+
     /// Takes the buffer back if nobody else shares it and the slice covers its start.
     pub fn into_buf(self) -> Result<Buf, Slice> {
         let Slice { buf, range } = self;

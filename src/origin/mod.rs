@@ -5,6 +5,26 @@
 
 use crate::base::codec::Bytes;
 use crate::base::{Attr, Buf, Errno, FileKind, Identity, Name, SetAttr, Slice, TargetId, Time};
+use crate::record;
+
+pub mod posix;
+
+/// What runs a target's calls, on threads of the target's own. A call may block
+/// for as long as the origin likes; several run at once.
+pub trait Origin: Send + Sync {
+    fn call(&self, op: OriginOp) -> OriginReply;
+}
+
+/// Hidden directory at the origin's root that holds files without a name of
+/// their own that somebody still has open (O4). Nothing else lives there.
+pub const ORPHANS: &[u8] = b".forebay-orphans";
+
+/// Names at the root of a target that belong to the box: never listed, never
+/// found, and refused to clients (O15).
+#[must_use]
+pub fn is_reserved(name: &Name) -> bool {
+    name.as_bytes().starts_with(b".forebay-")
+}
 
 /// A file at the origin: by identity (opened by handle where the origin has
 /// handles), and by the way to it, a chain of names from the target's root.
@@ -58,9 +78,14 @@ pub enum OriginOp {
     },
     Statfs,
 
-    /// Creates what is not a hard link. `expect_absent`: EEXIST if the name is
-    /// taken by another identity; if it is taken by a file that `token` proves
-    /// to be ours from before a crash, that one is returned (O3).
+    /// Creates what is not a hard link, with the mode, owner and times of
+    /// `attr`. EEXIST if the name is taken, unless what stands there is a
+    /// *newborn* of the same kind: empty, with one name, and for a symbolic
+    /// link or a device the same target or number. Such a file is what this
+    /// call leaves behind when the box dies before it recorded the identity:
+    /// bytes, children and further names come only after that record is on
+    /// flash. It is adopted and returned (O3); adopting an equal file of
+    /// somebody else's loses nothing.
     Create {
         dir: Place,
         name: Name,
@@ -134,12 +159,6 @@ pub struct OriginCall {
     pub op: OriginOp,
 }
 
-/// A target's origin, as the threads of its pool call it. Calls block for as
-/// long as the origin does, and several run at once.
-pub trait Origin: Send + Sync {
-    fn call(&self, op: OriginOp) -> OriginReply;
-}
-
 /// What came back. Buffers of reads come back whatever happened.
 #[derive(Debug)]
 pub enum OriginReply {
@@ -169,28 +188,30 @@ pub struct Statfs {
     pub namelen: u32,
 }
 
-/// What the origin can hold, probed at start and enforced at the front (O6).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    pub name_max: u32,
-    pub link_max: u32,
-    pub file_size_max: u64,
-    pub handles: bool,
-    pub xattrs: bool,
-    pub acls: bool,
-    pub symlinks: bool,
-    pub hard_links: bool,
-    pub special_files: bool,
-    /// May the box give files away (is it root there)?
-    pub owners: bool,
-    pub rename_noreplace: bool,
-    pub rename_exchange: bool,
-    pub punch: bool,
-    pub read_only: bool,
-    /// Granularity of timestamps in nanoseconds.
-    pub time_step: u32,
-    /// The origin's clock when probed, for O11.
-    pub clock: Time,
-    /// The root's identity; a target whose root changed is refused.
-    pub root: Identity,
+record! {
+    /// What the origin can hold, probed at start and enforced at the front (O6).
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Limits {
+        pub name_max: u32,
+        pub link_max: u32,
+        pub file_size_max: u64,
+        pub handles: bool,
+        pub xattrs: bool,
+        pub acls: bool,
+        pub symlinks: bool,
+        pub hard_links: bool,
+        pub special_files: bool,
+        /// May the box give files away (is it root there)?
+        pub owners: bool,
+        pub rename_noreplace: bool,
+        pub rename_exchange: bool,
+        pub punch: bool,
+        pub read_only: bool,
+        /// Granularity of timestamps in nanoseconds.
+        pub time_step: u32,
+        /// The origin's clock when probed, for O11.
+        pub clock: Time,
+        /// The root's identity; a target whose root changed is refused.
+        pub root: Identity,
+    }
 }

@@ -45,6 +45,7 @@ use std::rc::Rc;
 
 pub mod data;
 pub mod dispatch;
+mod file;
 pub mod meta;
 pub mod session;
 pub mod writeback;
@@ -61,6 +62,8 @@ pub struct Shard<W: World> {
     pub sessions: session::Sessions,
     /// The last transno given out.
     pub transno: Cell<Transno>,
+    /// The journal position of the last change applied.
+    pub applied: Cell<Lsn>,
 }
 
 /// A target as its shard knows it.
@@ -74,6 +77,23 @@ pub struct Target {
 }
 
 impl<W: World> Shard<W> {
+    /// A shard without targets; [`Shard::start`] makes one that serves.
+    #[must_use]
+    pub fn new(world: W, id: ShardId, flash: Flash<W>, memory_bytes: u64) -> Shard<W> {
+        Shard {
+            id,
+            transno: Cell::new(flash.transno()),
+            world,
+            flash,
+            targets: RefCell::default(),
+            meta: meta::Meta::default(),
+            data: data::Data::new(memory_bytes),
+            writeback: writeback::Writeback::default(),
+            sessions: session::Sessions::default(),
+            applied: Cell::new(Lsn(0)),
+        }
+    }
+
     /// Applies a client's operation: gives it its transno (the replayed one
     /// for a replay) and puts the reply record into the same transaction, so
     /// that effect and answer live and die together (F10).
@@ -91,13 +111,27 @@ impl<W: World> Shard<W> {
         };
         tx.transno = transno;
         session::record_reply(&mut tx, incoming, reply);
-        let lsn = self.flash.apply(tx)?;
+        let lsn = self.apply(tx)?;
         self.transno.set(transno);
         Ok((transno, lsn))
     }
 
+    /// The target that a file belongs to. A sequence serves one target, and
+    /// today each target has one, its root's. ESTALE: none of this shard's.
+    pub fn target_of(&self, fid: Fid) -> Result<Rc<Target>, Errno> {
+        let targets = self.targets.borrow();
+        let found = targets.values().find(|t| t.root.seq == fid.seq);
+        found.cloned().ok_or(Errno::ESTALE)
+    }
+
     /// Applies a change of the box's own (a fetch, a write-back, reclaim).
-    pub fn apply(&self, tx: Tx) -> Result<Lsn, Errno> {
-        self.flash.apply(tx)
+    pub fn apply(&self, mut tx: Tx) -> Result<Lsn, Errno> {
+        // Held here while the store decides: dropped on refusal, it takes back
+        // what memory did ahead of the transaction.
+        let mut undo = std::mem::take(&mut tx.undo);
+        let lsn = self.flash.apply(tx)?;
+        undo.disarm();
+        self.applied.set(lsn);
+        Ok(lsn)
     }
 }
