@@ -170,8 +170,9 @@ impl Post {
     /// The next delivery, else `waker` is kept for it.
     pub fn poll(&self, waker: &Waker) -> Option<Delivery> {
         let delivery = self.take();
-        if delivery.is_none() {
-            self.waiters.borrow_mut().push(waker.clone());
+        let mut waiters = self.waiters.borrow_mut();
+        if delivery.is_none() && !waiters.iter().any(|w| w.will_wake(waker)) {
+            waiters.push(waker.clone());
         }
         delivery
     }
