@@ -2,8 +2,10 @@
 //! that hand over to `fuse`.
 
 use super::admin::{self, Command};
-use super::cli::{Failure, Find, Mount};
+use super::cli::{Exit, Failure, Find, Mount};
 use crate::conf::Conf;
+use crate::fuse;
+use crate::fuse::fault::{Fault, FaultKind};
 use serde_json::Value;
 use std::path::Path;
 
@@ -12,10 +14,21 @@ pub fn check(path: &Path) -> Result<(), Failure> {
     let conf = Conf::load(path).map_err(|faults| Failure::usage(faults.to_string()))?;
     println!("{}: good", path.display());
     println!("  listen        {}", conf.listen);
-    println!("  cache         {} bytes at {}", conf.cache_size, conf.cache_path.display());
+    println!(
+        "  cache         {} bytes at {}",
+        conf.cache_size,
+        conf.cache_path.display()
+    );
     for target in &conf.targets {
-        println!("  target        {} = {}", target.name, target.origin.display());
-        println!("    writeback   {:?}, at most {} dirty bytes", target.writeback, target.writeback_bytes);
+        println!(
+            "  target        {} = {}",
+            target.name,
+            target.origin.display()
+        );
+        println!(
+            "    writeback   {:?}, at most {} dirty bytes",
+            target.writeback, target.writeback_bytes
+        );
         println!("    prefetch    {:?}", target.prefetch);
     }
     Ok(())
@@ -33,7 +46,11 @@ pub fn status(find: &Find, json: bool) -> Result<(), Failure> {
 
 pub fn flush(what: &str, wait: bool, find: &Find) -> Result<(), Failure> {
     let (target, path) = what.split_once('/').unwrap_or((what, ""));
-    let command = Command::Flush { target: target.to_owned(), path: path.to_owned(), wait };
+    let command = Command::Flush {
+        target: target.to_owned(),
+        path: path.to_owned(),
+        wait,
+    };
     admin::ask(find, &command).map(|_| ())
 }
 
@@ -42,13 +59,31 @@ pub fn shutdown(find: &Find) -> Result<(), Failure> {
 }
 
 pub fn mount(mount: &Mount) -> Result<(), Failure> {
-    let _ = mount;
-    Err(Failure::failed("mounts are not there yet"))
+    let wish = fuse::mount::Wish {
+        source: &mount.source,
+        dir: &mount.dir,
+        foreground: mount.foreground,
+        options: &mount.options,
+    };
+    Ok(fuse::mount::mount(&wish)?)
 }
 
 pub fn umount(dir: &Path) -> Result<(), Failure> {
-    let _ = dir;
-    Err(Failure::failed("mounts are not there yet"))
+    Ok(fuse::mount::umount(dir)?)
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Failure {
+        let exit = match fault.kind {
+            FaultKind::Failed => Exit::Failed,
+            FaultKind::Usage => Exit::Usage,
+            FaultKind::Refused => Exit::Refused,
+        };
+        Failure {
+            exit,
+            message: fault.message,
+        }
+    }
 }
 
 /// Prints a JSON value the way people read: a key and its value a line, what

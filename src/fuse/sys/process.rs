@@ -1,7 +1,8 @@
 //! Becoming a process of its own, and its signals.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// Which side of a fork one is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +56,7 @@ pub fn signals() -> io::Result<OwnedFd> {
 }
 
 /// The number of a signal that came, if one did.
-pub fn next_signal(fd: &impl std::os::fd::AsFd) -> Option<i32> {
+pub fn next_signal(fd: &impl AsFd) -> Option<i32> {
     let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
     match rustix::io::read(fd, &mut info) {
         // The first field is the number.
@@ -67,17 +68,14 @@ pub fn next_signal(fd: &impl std::os::fd::AsFd) -> Option<i32> {
     }
 }
 
-/// Points standard input, output and error to nowhere.
-pub fn close_stdio() -> io::Result<()> {
-    let null = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/null")?;
-    for target in 0..3 {
-        use std::os::fd::AsRawFd;
-        // SAFETY: dup2 replaces the standard descriptors, which std never
-        // closes and which nothing here owns; `null` is open.
-        if unsafe { libc::dup2(null.as_raw_fd(), target) } < 0 {
+/// Points standard input and output to nowhere, and standard error to `log`,
+/// or to nowhere too.
+pub fn leave_terminal(log: Option<&File>) -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    for (target, file) in [(0, &null), (1, &null), (2, log.unwrap_or(&null))] {
+        // SAFETY: dup2 replaces a standard descriptor, which std never closes
+        // and nothing here owns; the file is open.
+        if unsafe { libc::dup2(file.as_raw_fd(), target) } < 0 {
             return Err(io::Error::last_os_error());
         }
     }
