@@ -11,13 +11,20 @@ use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
 
 /// Idle memory of one size.
-type Home = Arc<ArrayQueue<Box<[u8]>>>;
+type Home = Arc<ArrayQueue<Memory>>;
+
+/// An allocation. Numbered memory is never freed before its pool: the number
+/// is its place in the table of an io_uring.
+struct Memory {
+    bytes: Box<[u8]>,
+    number: Option<u16>,
+}
 
 /// Owned memory whose first byte is aligned to [`BLOCK`]. Derefs to its `len`
 /// bytes; `resize` moves the end within the capacity.
 pub struct Buf {
     /// Always `Some` until drop.
-    mem: Option<Box<[u8]>>,
+    mem: Option<Memory>,
     start: usize,
     cap: usize,
     len: usize,
@@ -29,11 +36,16 @@ impl Buf {
     #[must_use]
     pub fn alone(len: usize) -> Buf {
         let cap = len.next_multiple_of(BLOCK).max(BLOCK);
-        Buf::of(aligned(cap), cap, len, None)
+        let mem = Memory {
+            bytes: aligned(cap),
+            number: None,
+        };
+        Buf::of(mem, cap, len, None)
     }
 
-    fn of(mem: Box<[u8]>, cap: usize, len: usize, home: Option<Home>) -> Buf {
-        let start = mem.as_ptr().addr().next_multiple_of(BLOCK) - mem.as_ptr().addr();
+    fn of(mem: Memory, cap: usize, len: usize, home: Option<Home>) -> Buf {
+        let address = mem.bytes.as_ptr().addr();
+        let start = address.next_multiple_of(BLOCK) - address;
         Buf {
             mem: Some(mem),
             start,
@@ -85,14 +97,14 @@ impl Deref for Buf {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
         let mem = self.mem.as_ref().expect("held until drop");
-        &mem[self.start..self.start + self.len]
+        &mem.bytes[self.start..self.start + self.len]
     }
 }
 
 impl DerefMut for Buf {
     fn deref_mut(&mut self) -> &mut [u8] {
         let mem = self.mem.as_mut().expect("held until drop");
-        &mut mem[self.start..self.start + self.len]
+        &mut mem.bytes[self.start..self.start + self.len]
     }
 }
 
@@ -134,6 +146,18 @@ impl Slice {
             buf: Arc::clone(&self.buf),
             range: start..start + range.len(),
         }
+    }
+
+    /// The number of the buffer, if it is `pool`'s and has one.
+    #[must_use]
+    pub fn number_in(&self, pool: &Pool) -> Option<u16> {
+        pool.number(&self.buf)
+    }
+
+    /// Bytes of memory that this slice keeps in use, however short it is.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.buf.capacity()
     }
 
     /// Takes the buffer back if nobody else shares it and the slice covers its start.
@@ -178,6 +202,9 @@ impl fmt::Debug for Slice {
 #[derive(Clone)]
 pub struct Pool {
     classes: [(usize, Home); 3],
+    /// Numbered buffers of the largest size, taken before others of it. Holds
+    /// all of them at once, so that none is ever surplus.
+    numbered: Home,
 }
 
 impl Pool {
@@ -187,7 +214,47 @@ impl Pool {
         let class = |i: usize| (Pool::SIZES[i], Arc::new(ArrayQueue::new(counts[i].max(1))));
         Pool {
             classes: [class(0), class(1), class(2)],
+            numbered: Arc::new(ArrayQueue::new(1)),
         }
+    }
+
+    /// The same with `numbered` buffers of 1 MiB, allocated at once, that have
+    /// the numbers 0, 1, … for a ring to register.
+    #[must_use]
+    pub fn with_numbered(counts: [usize; 3], numbered: u16) -> Pool {
+        let home = ArrayQueue::new(usize::from(numbered).max(1));
+        for number in 0..numbered {
+            let memory = Memory {
+                bytes: aligned(Pool::SIZES[2]),
+                number: Some(number),
+            };
+            let _ = home.push(memory);
+        }
+        Pool {
+            numbered: Arc::new(home),
+            ..Pool::new(counts)
+        }
+    }
+
+    /// All numbered buffers that are idle, by number.
+    #[must_use]
+    pub fn take_numbered(&self) -> Vec<Buf> {
+        let next = || {
+            let home = Some(Arc::clone(&self.numbered));
+            let memory = self.numbered.pop()?;
+            Some(Buf::of(memory, Pool::SIZES[2], Pool::SIZES[2], home))
+        };
+        let mut bufs: Vec<Buf> = std::iter::from_fn(next).collect();
+        bufs.sort_by_key(|buf| self.number(buf));
+        bufs
+    }
+
+    /// The number of a buffer, if it is this pool's and has one.
+    #[must_use]
+    pub fn number(&self, buf: &Buf) -> Option<u16> {
+        let home = buf.home.as_ref()?;
+        let ours = Arc::ptr_eq(home, &self.numbered);
+        buf.mem.as_ref().filter(|_| ours)?.number
     }
 
     pub const SIZES: [usize; 3] = [BLOCK, 64 << 10, 1 << 20];
@@ -198,7 +265,15 @@ impl Pool {
         match self.classes.iter().find(|(size, _)| *size >= len) {
             None => Buf::alone(len),
             Some((size, home)) => {
-                let mem = home.pop().unwrap_or_else(|| aligned(*size));
+                if *size == Pool::SIZES[2]
+                    && let Some(mem) = self.numbered.pop()
+                {
+                    return Buf::of(mem, *size, len, Some(Arc::clone(&self.numbered)));
+                }
+                let mem = home.pop().unwrap_or_else(|| Memory {
+                    bytes: aligned(*size),
+                    number: None,
+                });
                 Buf::of(mem, *size, len, Some(Arc::clone(home)))
             }
         }
@@ -229,5 +304,20 @@ mod tests {
         assert_eq!(&part[..], b"234");
         drop(slice);
         assert!(part.into_buf().is_err());
+    }
+
+    #[test]
+    fn numbered_buffers_are_never_freed_nor_confused() {
+        let pool = Pool::with_numbered([1, 1, 1], 3);
+        let other = Pool::with_numbered([1, 1, 1], 3);
+        let all: Vec<Buf> = (0..5).map(|_| pool.take(1 << 20)).collect();
+        let mut numbers: Vec<_> = all.iter().map(|buf| pool.number(buf)).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, [None, None, Some(0), Some(1), Some(2)]);
+        assert!(all.iter().all(|buf| other.number(buf).is_none()));
+        drop(all);
+        let back = pool.take_numbered();
+        let numbers: Vec<_> = back.iter().map(|buf| pool.number(buf)).collect();
+        assert_eq!(numbers, [Some(0), Some(1), Some(2)]);
     }
 }

@@ -1,1 +1,303 @@
-//! (module)
+//! L3: the native client, used by the mount and by the tools. It turns calls
+//! into requests on one connection to the shard that owns the target, and keeps
+//! what it takes to carry on over a lost connection or a restart of the box.
+//!
+//! ```text
+//! call ─► waiting ──tag──► unanswered ──reply──► retained ──last_committed──► gone
+//!              ▲                │ (resent in xid order)  │ (replayed in transno order)
+//!              └── link: connect · CONNECT · reopen · replay · resend · receive ◄┘
+//! ```
+//! `ledger` is the pure part: slots, order, retention. `link` keeps a
+//! connection. `api` has the calls by name and by path. Start at [`Client`].
+//!
+//! Architecture invariant: a request that was sent is never given up silently
+//! (C11), and bytes that the box answered as unstable stay here until it says
+//! that they are on flash.
+
+mod api;
+mod call;
+mod creds;
+mod ledger;
+mod link;
+
+pub use api::{Directory, File};
+pub use call::{Call, CallError, Context, Cred, Outcome};
+pub use ledger::{Counters, State, Transition};
+
+use crate::base::{ClientId, Fid, OpenId, Slice};
+use crate::wire::{ConnectReply, Request};
+use crate::world::World;
+use crate::world::sync::Signal;
+use ledger::Ledger;
+use link::Link;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How a client behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What the client is called in the box's lists: host and mount point.
+    pub name: String,
+    pub read_only: bool,
+    /// Calls that could not be sent for so long fail with ETIMEDOUT; `None`:
+    /// they wait for the box for ever, as a hard NFS mount does.
+    pub deadline: Option<Duration>,
+    /// How long the first connection may take.
+    pub first_connect: Duration,
+    /// Requests in flight, as far as the box allows.
+    pub tags: u16,
+    /// The lease to ask for.
+    pub lease: Duration,
+    /// Bytes of unstable writes kept for replay before writers wait.
+    pub retain_bytes_max: usize,
+    /// CRC32C in every frame.
+    pub checksum: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            name: String::from("client"),
+            read_only: false,
+            deadline: None,
+            first_connect: Duration::from_secs(5),
+            tags: 128,
+            lease: Duration::from_secs(10),
+            retain_bytes_max: 64 << 20,
+            checksum: false,
+        }
+    }
+}
+
+/// Why the first connection did not come about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConnectError {
+    /// No host answered; the errno of the last try.
+    Unreachable(crate::base::Errno),
+    /// The box has no such target.
+    NoTarget,
+    /// Box and client have no protocol in common.
+    Incompatible,
+    /// The box refused for another reason.
+    Refused(crate::base::Errno),
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConnectError::Unreachable(e) => write!(f, "no box answers: {e}"),
+            ConnectError::NoTarget => write!(f, "the box has no such target"),
+            ConnectError::Incompatible => write!(f, "the box speaks another protocol"),
+            ConnectError::Refused(e) => write!(f, "the box refuses: {e}"),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+/// A connected client; a cheap handle. [`close`](Client::close) ends it.
+pub struct Client<W: World>(Rc<Import<W>>);
+
+impl<W: World> Clone for Client<W> {
+    fn clone(&self) -> Self {
+        Client(Rc::clone(&self.0))
+    }
+}
+
+/// The client's state for one target on one shard.
+struct Import<W: World> {
+    world: W,
+    id: ClientId,
+    hosts: Vec<String>,
+    target: String,
+    options: Options,
+    ledger: RefCell<Ledger>,
+    /// The connection, while there is one.
+    link: RefCell<Option<Link<W>>>,
+    /// What the box said of itself at the last CONNECT.
+    agreed: RefCell<Option<ConnectReply>>,
+    /// Something about the state changed, or something became stable.
+    changed: Signal,
+    next_open: Cell<u64>,
+}
+
+impl<W: World> Client<W> {
+    /// Connects to `target` on the first of `hosts` ("host:port") that
+    /// answers, and keeps connected until [`close`](Client::close).
+    ///
+    /// # Errors
+    /// The first connection failed for good, or took longer than
+    /// `options.first_connect`.
+    pub async fn connect(
+        world: W,
+        hosts: Vec<String>,
+        target: &str,
+        options: Options,
+    ) -> Result<Client<W>, ConnectError> {
+        let id = (u128::from(world.random()) << 64) | u128::from(world.random());
+        let import = Rc::new(Import {
+            id: ClientId(id),
+            hosts,
+            target: target.to_owned(),
+            ledger: RefCell::new(Ledger::new(&options)),
+            options,
+            link: RefCell::default(),
+            agreed: RefCell::default(),
+            changed: Signal::default(),
+            next_open: Cell::new(1),
+            world,
+        });
+        let first = link::first(&import).await?;
+        import.world.spawn(link::keep(Rc::clone(&import), first));
+        Ok(Client(import))
+    }
+
+    /// Sends `request` and waits for its outcome, over any number of lost
+    /// connections.
+    ///
+    /// # Errors
+    /// What the box answered, or why there is no answer.
+    pub async fn call(
+        &self,
+        context: &Context,
+        request: Request,
+        payload: Option<Slice>,
+    ) -> Outcome {
+        self.begin(context, request, payload).reply().await
+    }
+
+    /// Queues `request` and sends it as soon as a reply slot is free. The
+    /// request runs to its end even if the [`Call`] is dropped.
+    pub fn begin(&self, context: &Context, request: Request, payload: Option<Slice>) -> Call {
+        let call = self.0.ledger.borrow_mut().queue(context, request, payload);
+        self.0.pump();
+        call
+    }
+
+    /// Gives a call up, if it has not been sent yet: it ends with EINTR (C11).
+    /// A call that was sent goes on, and its outcome comes.
+    pub fn interrupt(&self, call: &Call) -> bool {
+        self.0.ledger.borrow_mut().interrupt(call)
+    }
+
+    /// Waits until every call so far is answered and its effect on the box's
+    /// flash (or lost by an eviction, and reported).
+    pub async fn settle(&self) {
+        self.0.ledger.borrow_mut().want_commit(true);
+        while !self.0.ledger.borrow().is_settled() {
+            self.0.pump();
+            self.0.changed.wait().await;
+        }
+        self.0.ledger.borrow_mut().want_commit(false);
+    }
+
+    /// Waits until everything sent is answered and stable, says goodbye and
+    /// ends the client's tasks. Calls after it fail with ESHUTDOWN.
+    pub async fn close(&self) {
+        self.settle().await;
+        link::goodbye(&self.0).await;
+    }
+
+    /// Ends at once: what is unanswered fails, what is retained is dropped.
+    pub fn abort(&self) {
+        self.0.shut();
+    }
+
+    /// The target's root directory.
+    #[must_use]
+    pub fn root(&self) -> Fid {
+        self.0
+            .agreed
+            .borrow()
+            .as_ref()
+            .map_or(Fid::NONE, |a| a.root)
+    }
+
+    /// What the box granted at the last CONNECT.
+    #[must_use]
+    pub fn agreed(&self) -> Option<ConnectReply> {
+        self.0.agreed.borrow().clone()
+    }
+
+    /// Longest payload of a read or write.
+    #[must_use]
+    pub fn payload_max(&self) -> usize {
+        self.0
+            .agreed
+            .borrow()
+            .as_ref()
+            .map_or(0, |a| a.payload_max as usize)
+    }
+
+    /// An id for an open file that was never used before.
+    #[must_use]
+    pub fn next_open(&self) -> OpenId {
+        let id = self.0.next_open.get();
+        self.0.next_open.set(id + 1);
+        OpenId(id)
+    }
+
+    #[must_use]
+    pub fn id(&self) -> ClientId {
+        self.0.id
+    }
+
+    #[must_use]
+    pub fn world(&self) -> &W {
+        &self.0.world
+    }
+
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.0.ledger.borrow().state()
+    }
+
+    /// Ends when the state has changed, or something became stable.
+    pub async fn changed(&self) {
+        self.0.changed.wait().await;
+    }
+
+    /// The last state changes, oldest first.
+    #[must_use]
+    pub fn history(&self) -> Vec<Transition> {
+        self.0.ledger.borrow().history()
+    }
+
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.0.ledger.borrow().counters()
+    }
+}
+
+impl<W: World> Import<W> {
+    /// Sends what may be sent now.
+    fn pump(&self) {
+        let link = self.link.borrow();
+        let Some(link) = link.as_ref() else {
+            return;
+        };
+        for frame in self.ledger.borrow_mut().pump() {
+            link.sender.push(frame);
+        }
+    }
+
+    fn enter(&self, state: State) {
+        let now = self.world.now();
+        self.ledger.borrow_mut().enter(state, now);
+        self.changed.notify();
+    }
+
+    fn shut(&self) {
+        self.enter(State::Closed);
+        self.ledger.borrow_mut().fail_all(&CallError::Closed);
+        if let Some(link) = self.link.borrow_mut().take() {
+            link.sender.close();
+        }
+        self.changed.notify();
+    }
+}
+
+#[cfg(test)]
+mod tests;

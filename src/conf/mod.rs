@@ -1,7 +1,21 @@
-//! L1: the flat conf file: types, parsing, defaults and faults.
+//! L1: the flat conf file: types (`mod`), parsing (`parse`), values (`value`),
+//! faults (`fault`). Pure but for [`Conf::load`], which reads the file.
+//!
+//! `key = value`, one a line, `#` starts a comment. Unknown keys, bad values
+//! and conflicts are faults with file, line, key and remedy, all of them at once.
+
+mod fault;
+mod parse;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use fault::{Fault, Faults};
+pub use parse::parse;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A whole, valid conf.
@@ -9,7 +23,7 @@ use std::time::Duration;
 pub struct Conf {
     pub listen: SocketAddr,
     pub shards: Shards,
-    /// Bytes of memory for caches and buffers over all shards.
+    /// Bytes of memory for cached file data, over all shards.
     pub memory: u64,
     pub admin_socket: PathBuf,
     pub cache_path: PathBuf,
@@ -22,7 +36,8 @@ pub struct Conf {
 /// Where the shards run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shards {
-    /// One for every two CPUs, at least one.
+    /// One for every two CPUs, at least one: clients and origin threads of a
+    /// small machine need the rest.
     Auto,
     /// One pinned to each of these CPUs.
     Cpus(Vec<usize>),
@@ -42,6 +57,24 @@ pub struct TargetConf {
     /// Threads for origin calls.
     pub origin_threads: usize,
     pub prefetch: Prefetch,
+}
+
+impl TargetConf {
+    /// A target with every policy at its default.
+    #[must_use]
+    pub fn new(name: &str, origin: PathBuf) -> TargetConf {
+        TargetConf {
+            name: name.to_owned(),
+            origin,
+            authority: Authority::Exclusive,
+            writeback: Writeback::Lag(Duration::from_secs(15)),
+            writeback_bytes: 256 << 20,
+            disconnected: Disconnected::ReadWrite,
+            disconnected_max: Duration::from_secs(4 * 3600),
+            origin_threads: 8,
+            prefetch: Prefetch::Sequential,
+        }
+    }
 }
 
 /// Who else writes the origin.
@@ -77,3 +110,43 @@ pub enum Prefetch {
     WholeFile,
     None,
 }
+
+impl Conf {
+    /// Reads and parses a conf file. A file that cannot be read is a fault too.
+    pub fn load(path: &Path) -> Result<Conf, Faults> {
+        let file = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => parse(&file, &text),
+            Err(e) => Err(Faults(vec![Fault {
+                file,
+                line: 0,
+                key: "conf".to_owned(),
+                what: format!("cannot be read: {e}"),
+                remedy: "give an existing file with -c, or leave -c out for the default".to_owned(),
+            }])),
+        }
+    }
+
+    /// The embedded default: everything under `dir`.
+    #[must_use]
+    pub fn embedded(dir: &Path) -> Conf {
+        Conf {
+            listen: SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT)),
+            shards: Shards::Auto,
+            memory: DEFAULT_MEMORY,
+            admin_socket: dir.join("admin.sock"),
+            cache_path: dir.join("cache.fb"),
+            cache_size: 1 << 30,
+            lease: DEFAULT_LEASE,
+            targets: vec![TargetConf::new("main", dir.join("origin"))],
+        }
+    }
+}
+
+pub const DEFAULT_PORT: u16 = 9880;
+pub const DEFAULT_ADMIN_SOCKET: &str = "/run/forebay/admin.sock";
+/// `memory = auto`: small enough for any machine that has a flash to cache on.
+pub const DEFAULT_MEMORY: u64 = 256 << 20;
+pub const DEFAULT_LEASE: Duration = Duration::from_secs(10);
+/// Smallest cache that holds its own structures and some data.
+pub const CACHE_SIZE_MIN: u64 = 64 << 20;

@@ -2,6 +2,12 @@
 //! [`World`](crate::world::World). Group commit, index reads, data appends,
 //! checkpoints, recovery. One `Flash` per shard; a cheap handle.
 //!
+//! ```text
+//! apply ─► memtable + open group ─► sealed groups ─► journal write ─► durable
+//! append ─► (small, dirty) open group's data    ▲
+//!        └► (large, or clean) data segment ─────┘ the group waits for its data
+//! memtable ─► checkpoint ─► level 0 table ─► compaction ─► levels 1 …
+//! ```
 //! The contract that the rest of the shard builds on:
 //!
 //! - [`Flash::apply`] is synchronous: when it returns, every later read in this
@@ -11,38 +17,31 @@
 //! - [`Flash::append`] reserves flash for bytes and queues their write. The
 //!   extents of the bytes are durable no earlier than the bytes (F4).
 //! - Reads see bytes from the moment `append` returns.
+//! - After a failed write the shard is fenced: `apply`, `append` and `commit`
+//!   give EIO, reads go on.
 
-use crate::base::{Location, Transno};
+mod cache;
+mod checkpoint;
+mod compact;
+mod data;
+pub mod device;
+mod index;
+mod log;
+mod open;
+mod recover;
+mod scan;
+mod state;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod tx;
+
+pub use crate::store::Appended;
+pub use open::{Opened, Options};
+pub use state::Flash;
+pub use tx::{Tx, Undo};
+
 use std::rc::Rc;
-
-/// One atomic change: all of it is in the journal, or nothing.
-#[derive(Clone, Debug, Default)]
-pub struct Tx {
-    pub puts: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    /// Flash that the change lets go.
-    pub freed: Vec<(Location, u32)>,
-    /// Bytes appended for this change: verified together with it in recovery.
-    pub data: Vec<Appended>,
-    pub transno: Transno,
-}
-
-impl Tx {
-    pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.puts.push((key, Some(value)));
-    }
-    pub fn delete(&mut self, key: Vec<u8>) {
-        self.puts.push((key, None));
-    }
-}
-
-/// Where appended bytes went, with a CRC32C for each block of 4 KiB counted
-/// from the start of the piece (the last block may be short).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Appended {
-    pub at: Location,
-    pub len: u32,
-    pub crcs: Vec<u32>,
-}
 
 /// What a synchronous look into the index found.
 #[derive(Clone, Debug)]
@@ -57,10 +56,8 @@ pub enum Peek {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     pub total_bytes: u64,
+    /// What data may still take: free segments beyond the reserve.
     pub free_bytes: u64,
     /// Sealed data segments, with the bytes in each that are still referred to.
     pub sealed: Vec<(u32, u32)>,
 }
-
-mod fake;
-pub use fake::Flash;

@@ -1,1 +1,29 @@
-//! (module)
+//! L5: the mount. The kernel's FUSE protocol (`abi`), its device (`device`) and
+//! the system calls around it (`sys`); the tables that translate between kernel
+//! and box (`nodes`, `dirs`, `callers`); the operations (`ops`); and the mount
+//! process (`mount`, `options`, `mounts`).
+//!
+//! ```text
+//!  kernel ─ /dev/fuse ─► device ─► session ─► ops ─► Upstream (src/client) ═══ box
+//!                          ▲          one task a request       │
+//!                          └───────────── reply ◄──────────────┘
+//! ```
+//! All of it runs on one thread and one ring. The device is polled and drained,
+//! never read by a call that could wait (C18).
+//!
+//! Architecture invariant: nothing here keeps contents, names or attributes.
+//! The kernel is told to keep none either, until locks say what it may keep.
+
+pub mod abi;
+pub mod callers;
+pub mod device;
+pub mod dirs;
+pub mod nodes;
+mod ops;
+pub mod session;
+pub mod upstream;
+
+/// The extended attribute of a mount's root that tells the process behind it.
+/// In the `system` name space, because reading one there needs no permission
+/// and so no question to the box.
+pub const PID_XATTR: &str = "system.forebay.pid";

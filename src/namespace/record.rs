@@ -50,6 +50,16 @@ pub mod flag {
     pub const XATTRS_OWED: u32 = 32;
     /// Born here and not yet at the origin: no locator identity.
     pub const UNBORN: u32 = 64;
+    /// Has at least one xattr stored here; without it none need be looked for.
+    pub const XATTRS: u32 = 128;
+    /// Made by O_TMPFILE without O_EXCL and never named: a link may name it.
+    pub const LINKABLE: u32 = 256;
+    /// No record in the write-back log names it: an orphan whose removal at the
+    /// origin was carried out while it was open, or one that never had a name.
+    pub const UNNAMED: u32 = 512;
+    /// Directory whose origin does not count subdirectories in `nlink`: the
+    /// count here is that of the subdirectories known here.
+    pub const COUNTS_LINKS: u32 = 1024;
 }
 
 record! {
@@ -63,7 +73,9 @@ record! {
 }
 
 record! {
-    /// One name, under [`key::dirent`](super::key::dirent).
+    /// One name, under [`key::dirent`](super::key::dirent). Without `fid` it is
+    /// a *gravestone*: the name is known to be absent, whatever the origin shows
+    /// (its removal is owed), or it keeps a chain of colliding names unbroken.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Dirent {
         pub name: Name,

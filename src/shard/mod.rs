@@ -91,13 +91,26 @@ impl<W: World> Shard<W> {
         };
         tx.transno = transno;
         session::record_reply(&mut tx, incoming, reply);
-        let lsn = self.flash.apply(tx)?;
+        let lsn = self.apply(tx)?;
         self.transno.set(transno);
         Ok((transno, lsn))
     }
 
+    /// The target that a file belongs to. A sequence serves one target, and
+    /// today each target has one, its root's. ESTALE: none of this shard's.
+    pub fn target_of(&self, fid: Fid) -> Result<Rc<Target>, Errno> {
+        let targets = self.targets.borrow();
+        let found = targets.values().find(|t| t.root.seq == fid.seq);
+        found.cloned().ok_or(Errno::ESTALE)
+    }
+
     /// Applies a change of the box's own (a fetch, a write-back, reclaim).
-    pub fn apply(&self, tx: Tx) -> Result<Lsn, Errno> {
-        self.flash.apply(tx)
+    pub fn apply(&self, mut tx: Tx) -> Result<Lsn, Errno> {
+        // Held here while the store decides: dropped on refusal, it takes back
+        // what memory did ahead of the transaction.
+        let mut undo = std::mem::take(&mut tx.undo);
+        let lsn = self.flash.apply(tx)?;
+        undo.disarm();
+        Ok(lsn)
     }
 }

@@ -68,7 +68,8 @@ record! {
         /// Incarnation that the client was connected to before, 0 if none.
         pub incarnation: u64,
         pub conn_count: u32,
-        /// The shard that this connection is for.
+        /// The shard that this connection is for; [`ANY_SHARD`] while the
+        /// client knows no map: the one that has the target's root.
         pub shard: ShardId,
         pub payload_max: u32,
         pub tags: u16,
@@ -82,6 +83,9 @@ record! {
         pub read_only: bool,
     }
 }
+
+/// [`ConnectRequest::shard`] of a client that has no shard map yet.
+pub const ANY_SHARD: ShardId = ShardId(u16::MAX);
 
 /// The operation tag of CONNECT in the common head.
 pub const CONNECT: u16 = 1;

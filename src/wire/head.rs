@@ -3,7 +3,7 @@
 //! record; the payload is file data and starts at a multiple of 8 from the
 //! frame's start, so that a receiver may place it in aligned memory of its own.
 
-use crate::base::{ClientId, MapEpoch, Tag, Time, Transno, Xid};
+use crate::base::{ClientId, Errno, Fid, LockId, MapEpoch, SnapEpoch, Tag, Time, Transno, Xid};
 use crate::{code, record};
 
 code! {
@@ -37,7 +37,8 @@ record! {
         /// Bytes of payload after body and padding, at most `limits::PAYLOAD_MAX`.
         pub payload_len: u32,
         pub xid: u64,
-        /// CRC32C over heads, body and payload if `Features::CHECKSUM`, else 0.
+        /// CRC32C of the whole frame with this field as zero, if
+        /// `Features::CHECKSUM` is on and always in CONNECT; else 0.
         pub crc: u32,
         pub reserved: u32,
     }
@@ -48,10 +49,15 @@ pub const MAGIC: u32 = 0x5941_4246;
 pub const HEAD_LEN: usize = 32;
 pub const REQUEST_HEAD_LEN: usize = 88;
 pub const REPLY_HEAD_LEN: usize = 88;
+pub const CALLBACK_HEAD_LEN: usize = 88;
+
+/// [`RequestHead::tag`] of requests that hold no reply slot: those of the
+/// connection itself (ping, credentials, opens, abandons).
+pub const NO_TAG: Tag = Tag(u16::MAX);
 
 record! {
     /// What every request says of itself.
-    #[derive(Clone, Debug, PartialEq, Eq)]
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
     pub struct RequestHead {
         /// Incarnation of the export that the client believes in; 0 in CONNECT.
         pub incarnation: u64,
@@ -100,7 +106,7 @@ pub mod flags {
 
 record! {
     /// What every reply says.
-    #[derive(Clone, Debug, PartialEq, Eq)]
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
     pub struct ReplyHead {
         /// 0, or an errno.
         pub status: i32,
@@ -127,7 +133,45 @@ record! {
         /// Shards' lock volume, for the client's lock LRU.
         pub lock_volume: u32,
         pub pad: u32,
-        pub reserved: u64,
+        /// Version of the object before the operation (0: not told).
+        pub pre_version: u64,
+    }
+}
+
+impl ReplyHead {
+    /// The errno, if the operation failed. A status that is no errno is EIO.
+    #[must_use]
+    pub fn failure(&self) -> Option<Errno> {
+        match self.status {
+            0 => None,
+            n if (1..4096).contains(&n) => Some(Errno(n)),
+            _ => Some(Errno::EIO),
+        }
+    }
+}
+
+record! {
+    /// What a callback says of itself; answered by a frame with the same xid
+    /// and a [`RequestHead`].
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct CallbackHead {
+        pub incarnation: u64,
+        pub conn_count: u32,
+        pub epoch: MapEpoch,
+        /// The lock it is about, as the client named it (L1).
+        pub lock: LockId,
+        pub fid: Fid,
+        /// The range that is wanted, sent first when it is flushed (H6).
+        pub start: u64,
+        pub end: u64,
+        /// Inode bits that are wanted, and the mode they are wanted in.
+        pub bits: u64,
+        pub mode: u32,
+        /// The client is evicted if it neither answers nor sends data for so long.
+        pub deadline_ms: u32,
+        pub trace: u64,
+        pub snap_epoch: SnapEpoch,
+        pub flags: u32,
     }
 }
 

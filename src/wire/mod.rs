@@ -6,10 +6,20 @@
 //! Architecture invariant: a receiver decodes only what the connection's
 //! features allow; fields are added behind a feature bit, never changed.
 
+pub mod batch;
+pub mod callback;
 pub mod connect;
+pub mod frame;
 pub mod head;
+pub mod notice;
 pub mod op;
 
+pub use callback::Callback;
 pub use connect::{ConnectReply, ConnectRequest, Features, ShardMap};
-pub use head::{Head, Kind, ReplyHead, RequestHead};
+pub use frame::{Bounds, Content, Frame, Layout, Message};
+pub use head::{CallbackHead, Head, Kind, NO_TAG, ReplyHead, RequestHead};
+pub use notice::Notice;
 pub use op::{Reply, Request};
+
+#[cfg(test)]
+mod tests;

@@ -99,4 +99,6 @@ pub enum Level {
     Debug,
 }
 
+pub mod race;
+pub mod stream;
 pub mod sync;

@@ -1,1 +1,40 @@
-fn main() {}
+//! Everything that is done with this project besides building it. `test` is
+//! what CI runs; `compare` measures against the peer; `soak` runs for hours.
+
+mod compare;
+mod peer;
+mod shell;
+mod suites;
+mod test;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what the tests need, then run every check there is
+    Test,
+    /// Run the same work on Forebay, on the gfproxy thin client and on the bare disk; print ratios
+    Compare(compare::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().verb {
+        Verb::Test => test::run(),
+        Verb::Compare(options) => compare::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("xtask: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}

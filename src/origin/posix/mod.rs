@@ -20,6 +20,8 @@ mod names;
 mod node;
 mod probe;
 mod sys;
+#[cfg(test)]
+mod tests;
 
 use super::{Found, Origin, OriginOp, OriginReply, Statfs};
 use crate::base::Errno;

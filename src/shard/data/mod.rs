@@ -6,9 +6,56 @@ use crate::world::World;
 use std::ops::Range;
 use std::rc::Rc;
 
+mod flush;
+pub use flush::{DirtyPart, Flush, dirty_parts, mark_clean, read_dirty};
+
 /// State of the data path that lives in memory only.
 #[derive(Default)]
 pub struct Data {}
+
+impl Data {
+    /// A data path that keeps at most `bytes` of file contents in memory.
+    #[must_use]
+    pub fn new(_bytes: u64) -> Data {
+        Data::default()
+    }
+    /// Bytes that the origin is owed, over all files of the shard.
+    #[must_use]
+    pub fn dirty_bytes(&self) -> u64 {
+        0
+    }
+}
+
+/// Starts the tasks of the data path: reclaim, and counting what is dirty.
+pub fn start<W: World>(_shard: &Rc<Shard<W>>) {}
+
+/// Notes that `fid` was just made and has no bytes, so that its first write
+/// need not look for any.
+pub fn born<W: World>(_shard: &Shard<W>, _fid: Fid) {}
+
+/// Makes `range` read as zeros, growing the file unless `keep_size`.
+pub fn zero<W: World>(
+    _shard: &Shard<W>,
+    _tx: &mut Tx,
+    _fid: Fid,
+    _inode: &mut Inode,
+    _range: Range<u64>,
+    _keep_size: bool,
+) -> Result<(), Errno> {
+    Err(Errno::ENOSYS)
+}
+
+/// Forgets all clean bytes, in the transaction, because the origin's changed
+/// (its file now has `size` bytes): they will be fetched again. Dirty ones stay.
+pub fn invalidate<W: World>(
+    _shard: &Shard<W>,
+    _tx: &mut Tx,
+    _fid: Fid,
+    _inode: &mut Inode,
+    _size: u64,
+) -> Result<(), Errno> {
+    Err(Errno::ENOSYS)
+}
 
 /// Up to `len` bytes at `offset`, short only at end of file (C10).
 pub async fn read<W: World>(

@@ -1,0 +1,170 @@
+//! One request on its way: what it carries and how it ends.
+
+use crate::base::{Errno, Slice, Tag, Transno, Xid};
+use crate::wire::{NO_TAG, Reply, Request};
+use crate::world::sync::Signal;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+
+/// Who asks, in the client's ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cred {
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+}
+
+/// What a request says of its caller.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub cred: Rc<Cred>,
+    /// Bits of umask to apply at create.
+    pub umask: u16,
+    /// [`flags`](crate::wire::head::flags) that belong to the operation:
+    /// KILL_PRIV, PAGE_WRITE.
+    pub flags: u16,
+    /// The caller's lock owner, and its kind.
+    pub owner: u64,
+    pub owner_kind: u8,
+    pub trace: u64,
+}
+
+impl Context {
+    #[must_use]
+    pub fn new(cred: Rc<Cred>) -> Context {
+        Context {
+            cred,
+            umask: 0,
+            flags: 0,
+            owner: 0,
+            owner_kind: 0,
+            trace: 0,
+        }
+    }
+
+    /// A caller without supplementary groups.
+    #[must_use]
+    pub fn of(uid: u32, gid: u32) -> Context {
+        Context::new(Rc::new(Cred {
+            uid,
+            gid,
+            groups: Vec::new(),
+        }))
+    }
+}
+
+/// What came of a request: the reply, and the data that was read.
+pub type Outcome = Result<(Reply, Option<Slice>), CallError>;
+
+/// Why a call has no reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallError {
+    /// The box answered with this.
+    Failed(Errno),
+    /// Given up before it was sent.
+    Interrupted,
+    /// No connection within the mount's deadline; it was never sent.
+    TimedOut,
+    /// The box evicted the client: a change that was sent may or may not have
+    /// happened, or earlier unstable writes of the file are lost.
+    Evicted,
+    /// The client was closed.
+    Closed,
+    /// The box answered with what does not belong to the request.
+    Protocol,
+}
+
+impl CallError {
+    /// What a system call returns for it.
+    #[must_use]
+    pub fn errno(&self) -> Errno {
+        match self {
+            CallError::Failed(e) => *e,
+            CallError::Interrupted => Errno::EINTR,
+            CallError::TimedOut => Errno::ETIMEDOUT,
+            CallError::Evicted => Errno::EIO,
+            CallError::Closed => Errno::ESHUTDOWN,
+            CallError::Protocol => Errno::EPROTO,
+        }
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CallError::Failed(e) => write!(f, "{e}"),
+            CallError::Interrupted => write!(f, "interrupted before it was sent"),
+            CallError::TimedOut => write!(f, "no connection to the box in time"),
+            CallError::Evicted => write!(f, "the box evicted this client"),
+            CallError::Closed => write!(f, "the client is closed"),
+            CallError::Protocol => write!(f, "the box answered something else"),
+        }
+    }
+}
+
+impl std::error::Error for CallError {}
+
+/// A request under way. Dropping it does not give the request up.
+pub struct Call(pub(super) Rc<Pending>);
+
+impl Call {
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// As [`Client::call`](super::Client::call).
+    pub async fn reply(self) -> Outcome {
+        loop {
+            if let Some(outcome) = self.0.outcome.borrow_mut().take() {
+                return outcome;
+            }
+            self.0.done.wait().await;
+        }
+    }
+
+    /// Has it ended?
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.0.outcome.borrow().is_some()
+    }
+}
+
+/// What the ledger keeps of a request, from its call until it is stable.
+pub(super) struct Pending {
+    /// Changed once: an append that took place is replayed where it did.
+    pub request: RefCell<Request>,
+    pub payload: Option<Slice>,
+    pub context: Context,
+    /// Zero until it is sent for the first time.
+    pub xid: Cell<Xid>,
+    pub tag: Cell<Tag>,
+    /// Its place in the shard's order, once known.
+    pub transno: Cell<Transno>,
+    pub outcome: RefCell<Option<Outcome>>,
+    pub done: Signal,
+}
+
+impl Pending {
+    pub fn new(context: &Context, request: Request, payload: Option<Slice>) -> Rc<Pending> {
+        Rc::new(Pending {
+            request: RefCell::new(request),
+            payload,
+            context: context.clone(),
+            xid: Cell::new(Xid(0)),
+            tag: Cell::new(NO_TAG),
+            transno: Cell::new(Transno(0)),
+            outcome: RefCell::new(None),
+            done: Signal::default(),
+        })
+    }
+
+    pub fn finish(&self, outcome: Outcome) {
+        *self.outcome.borrow_mut() = Some(outcome);
+        self.done.notify();
+    }
+
+    /// Bytes that it holds in memory.
+    pub fn bytes(&self) -> usize {
+        self.payload.as_ref().map_or(0, |p| p.len())
+    }
+}

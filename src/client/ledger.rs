@@ -1,0 +1,660 @@
+//! The client's books, pure: which requests wait, which are on their way in
+//! which reply slot, and which were answered but may still be lost with the
+//! box's memory. Frames to send are returned.
+//!
+//! Replay and resend (DESIGN.md §10): a request whose reply was seen is
+//! retained until `last_committed` passes its transno, and replayed in transno
+//! order at a box that restarted; one whose reply was not seen is resent in xid
+//! order, and answered from its reply record if it took effect.
+
+use super::Options;
+use super::call::{Call, CallError, Context, Cred, Outcome, Pending};
+use super::creds::Creds;
+use crate::base::{Fid, Mono, OpenId, Slice, Tag, Transno, Xid};
+use crate::code;
+use crate::wire::head::flags;
+use crate::wire::op::{DeclareCred, Empty, Fsync, OpenFile, Reopen};
+use crate::wire::{ConnectReply, Frame, NO_TAG, Reply, ReplyHead, Request, RequestHead};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+
+code! {
+    /// Where the import stands, after Lustre's.
+    pub enum State {
+        New = 0,
+        Connecting = 1,
+        /// Requests are sent.
+        Full = 2,
+        Disconnected = 3,
+        /// The box restarted: opens, then unstable changes in order.
+        Replay = 4,
+        /// The box threw the client out; unstable work is lost, and was reported.
+        Evicted = 5,
+        Closed = 6,
+    }
+}
+
+/// A change of state, for `status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transition {
+    pub at: Mono,
+    pub to: State,
+}
+
+/// What the client has been doing, for `status`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub calls: u64,
+    pub resent: u64,
+    pub replayed: u64,
+    /// Requests and writes lost by evictions.
+    pub lost: u64,
+    pub connections: u64,
+    pub waiting: u64,
+    pub unanswered: u64,
+    pub retained: u64,
+    pub retained_bytes: u64,
+}
+
+/// What CONNECT means for the requests at hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Welcome {
+    /// The box has all that it had: resend.
+    Continue,
+    /// The box lost its memory and knows the client: reopen, replay, resend.
+    Recover,
+    /// The box knows nothing of the client any more; these files lost writes.
+    Evicted(BTreeSet<Fid>),
+}
+
+/// State changes that are kept.
+const HISTORY: usize = 16;
+
+/// Opens declared in one frame.
+const REOPEN_MAX: usize = 4096;
+
+pub struct Ledger {
+    state: State,
+    history: VecDeque<Transition>,
+    waiting: VecDeque<Rc<Pending>>,
+    /// Fsync and close: they free what the others wait for (L5).
+    urgent: VecDeque<Rc<Pending>>,
+    /// Sent, in a reply slot, not answered.
+    unanswered: BTreeMap<Xid, Rc<Pending>>,
+    /// Sent on this connection, in no slot: void when it ends.
+    control: BTreeMap<Xid, Rc<Pending>>,
+    /// Answered, and not known to be on flash.
+    retained: BTreeMap<Transno, Rc<Pending>>,
+    /// Replays that are not answered yet.
+    replaying: BTreeSet<Xid>,
+    /// Payload bytes of unanswered and retained requests.
+    held_bytes: usize,
+    held_bytes_max: usize,
+    creds: Creds,
+    opens: BTreeMap<OpenId, (Fid, u32)>,
+    /// Files that lost unstable writes and whose user was not told yet.
+    damaged: BTreeSet<Fid>,
+    tags: Vec<Tag>,
+    tags_reserved: usize,
+    next_xid: Xid,
+    conn_count: u32,
+    agreed: Agreed,
+    committed_seen: Transno,
+    commit_asked: bool,
+    commit_wanted: bool,
+    /// No connection within the deadline: what cannot be sent fails.
+    overdue: bool,
+    counters: Counters,
+}
+
+/// What a frame needs to know of the last CONNECT.
+#[derive(Default)]
+struct Agreed {
+    incarnation: u64,
+    epoch: crate::base::MapEpoch,
+    checksum: bool,
+    tags: u16,
+}
+
+impl Ledger {
+    pub fn new(options: &Options) -> Ledger {
+        Ledger {
+            state: State::New,
+            history: VecDeque::new(),
+            waiting: VecDeque::new(),
+            urgent: VecDeque::new(),
+            unanswered: BTreeMap::new(),
+            control: BTreeMap::new(),
+            retained: BTreeMap::new(),
+            replaying: BTreeSet::new(),
+            held_bytes: 0,
+            held_bytes_max: options.retain_bytes_max,
+            creds: Creds::default(),
+            opens: BTreeMap::new(),
+            damaged: BTreeSet::new(),
+            tags: Vec::new(),
+            tags_reserved: 0,
+            next_xid: Xid(1),
+            conn_count: 0,
+            agreed: Agreed::default(),
+            committed_seen: Transno(0),
+            commit_asked: false,
+            commit_wanted: false,
+            overdue: false,
+            counters: Counters::default(),
+        }
+    }
+
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    pub fn enter(&mut self, state: State, at: Mono) {
+        if self.state == State::Closed {
+            return;
+        }
+        self.state = state;
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(Transition { at, to: state });
+    }
+
+    pub fn history(&self) -> Vec<Transition> {
+        self.history.iter().copied().collect()
+    }
+
+    pub fn counters(&self) -> Counters {
+        Counters {
+            waiting: (self.waiting.len() + self.urgent.len()) as u64,
+            unanswered: self.unanswered.len() as u64,
+            retained: self.retained.len() as u64,
+            retained_bytes: self.held_bytes as u64,
+            ..self.counters
+        }
+    }
+
+    // ---- calls ------------------------------------------------------------
+
+    /// Takes a call in; `pump` sends it.
+    pub fn queue(&mut self, context: &Context, request: Request, payload: Option<Slice>) -> Call {
+        self.counters.calls += 1;
+        let urgent = matches!(request, Request::Fsync(_) | Request::Close(_));
+        let pending = Pending::new(context, request, payload);
+        if let Some(why) = self.refusal(&pending) {
+            pending.finish(Err(why));
+        } else if urgent {
+            self.urgent.push_back(Rc::clone(&pending));
+        } else {
+            self.waiting.push_back(Rc::clone(&pending));
+        }
+        Call(pending)
+    }
+
+    /// Why a call fails without being sent.
+    fn refusal(&mut self, pending: &Pending) -> Option<CallError> {
+        if self.state == State::Closed {
+            return Some(CallError::Closed);
+        }
+        if self.overdue {
+            return Some(CallError::TimedOut);
+        }
+        // Each loss is told once, to whoever asks whether the bytes are safe.
+        let told = match &*pending.request.borrow() {
+            Request::Fsync(r) => self.damaged.remove(&r.fid),
+            Request::Close(r) => self.damaged.remove(&r.fid),
+            _ => false,
+        };
+        told.then_some(CallError::Evicted)
+    }
+
+    /// Takes back a call that was not sent.
+    pub fn interrupt(&mut self, call: &Call) -> bool {
+        for queue in [&mut self.waiting, &mut self.urgent] {
+            if let Some(at) = queue.iter().position(|p| Rc::ptr_eq(p, &call.0)) {
+                queue.remove(at);
+                call.0.finish(Err(CallError::Interrupted));
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The frames that may be sent now.
+    pub fn pump(&mut self) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        while self.state == State::Full {
+            let Some(pending) = self.next_to_send() else {
+                break;
+            };
+            let Some(tag) = self.tags.pop() else {
+                break;
+            };
+            pending.tag.set(tag);
+            pending.xid.set(self.take_xid());
+            self.held_bytes += pending.bytes();
+            self.send(&pending, 0, &mut frames);
+            self.unanswered.insert(pending.xid.get(), pending);
+        }
+        if self.state == State::Full && self.wants_commit() {
+            self.commit_asked = true;
+            let fsync = Fsync {
+                fid: Fid::NONE,
+                data_only: true,
+            };
+            frames.push(self.control(Request::Fsync(fsync)).1);
+        }
+        frames
+    }
+
+    fn next_to_send(&mut self) -> Option<Rc<Pending>> {
+        if self.tags.is_empty() {
+            return None;
+        }
+        if let Some(pending) = self.urgent.pop_front() {
+            return Some(pending);
+        }
+        let bytes = self.waiting.front()?.bytes();
+        let fits = self.held_bytes == 0 || self.held_bytes + bytes <= self.held_bytes_max;
+        let tag = self.tags.len() > self.tags_reserved;
+        if tag && (fits || bytes == 0) {
+            self.waiting.pop_front()
+        } else {
+            None
+        }
+    }
+
+    /// Somebody waits for it, or so much is held that writers soon would.
+    fn wants_commit(&self) -> bool {
+        let wanted = self.commit_wanted || self.held_bytes >= self.held_bytes_max / 4;
+        wanted && !self.commit_asked && !self.retained.is_empty()
+    }
+
+    /// Has `pump` ask for a commit whatever is held, as long as this is set.
+    pub fn want_commit(&mut self, wanted: bool) {
+        self.commit_wanted = wanted;
+    }
+
+    /// Nothing waits, is unanswered or unstable.
+    pub fn is_settled(&self) -> bool {
+        self.state == State::Closed
+            || (self.waiting.is_empty()
+                && self.urgent.is_empty()
+                && self.unanswered.is_empty()
+                && self.retained.is_empty())
+    }
+
+    fn take_xid(&mut self) -> Xid {
+        let xid = self.next_xid;
+        self.next_xid = xid.next();
+        xid
+    }
+
+    /// A request of the connection itself: it holds no slot.
+    pub fn control(&mut self, request: Request) -> (Call, Frame) {
+        let nobody = Context::new(Rc::new(Cred::default()));
+        let pending = Pending::new(&nobody, request, None);
+        pending.xid.set(self.take_xid());
+        let head = self.head(&pending, 0, 0);
+        let frame = self.frame(&pending, &head);
+        self.control.insert(pending.xid.get(), Rc::clone(&pending));
+        (Call(pending), frame)
+    }
+
+    /// Writes the request's frame, after its credential's if that is new here.
+    fn send(&mut self, pending: &Rc<Pending>, extra: u16, frames: &mut Vec<Frame>) {
+        let cred = &pending.context.cred;
+        // There are more numbers than slots, so one is free.
+        let (id, is_new) = self.creds.hold(cred).unwrap_or((0, false));
+        if is_new {
+            let declare = DeclareCred {
+                id,
+                uid: cred.uid,
+                gid: cred.gid,
+                groups: cred.groups.clone(),
+            };
+            frames.push(self.control(Request::DeclareCred(declare)).1);
+        }
+        let head = self.head(pending, id, extra);
+        frames.push(self.frame(pending, &head));
+    }
+
+    fn head(&self, pending: &Pending, cred: u32, extra: u16) -> RequestHead {
+        let context = &pending.context;
+        let seen = self.unanswered.keys().next().copied();
+        RequestHead {
+            incarnation: self.agreed.incarnation,
+            conn_count: self.conn_count,
+            epoch: self.agreed.epoch,
+            last_xid: Xid(seen.unwrap_or(pending.xid.get()).0.saturating_sub(1)),
+            transno: match extra & flags::REPLAY {
+                0 => Transno(0),
+                _ => pending.transno.get(),
+            },
+            tag: pending.tag.get(),
+            flags: context.flags | extra,
+            cred,
+            owner: context.owner,
+            owner_kind: context.owner_kind,
+            umask: context.umask,
+            trace: context.trace,
+            ..RequestHead::default()
+        }
+    }
+
+    fn frame(&self, pending: &Pending, head: &RequestHead) -> Frame {
+        let payload = pending.payload.iter().cloned().collect();
+        let request = pending.request.borrow();
+        Frame::request(
+            pending.xid.get(),
+            head,
+            &request,
+            payload,
+            self.agreed.checksum,
+        )
+    }
+
+    // ---- answers ----------------------------------------------------------
+
+    /// Takes in a reply. One that nobody waits for (an answer given twice, to a
+    /// request and to its resend) is ignored.
+    pub fn on_reply(
+        &mut self,
+        xid: Xid,
+        head: &ReplyHead,
+        reply: Option<Reply>,
+        data: Option<Slice>,
+    ) {
+        self.on_committed(head.last_committed);
+        let outcome = match (head.failure(), reply) {
+            (Some(errno), _) => Err(CallError::Failed(errno)),
+            (None, Some(reply)) => Ok((reply, data)),
+            (None, None) => Err(CallError::Protocol),
+        };
+        if let Some(pending) = self.control.remove(&xid) {
+            if matches!(&*pending.request.borrow(), Request::Fsync(_)) {
+                self.commit_asked = false;
+            }
+            pending.finish(outcome);
+        } else if self.replaying.remove(&xid) {
+            self.on_replayed(xid, &outcome);
+        } else if let Some(pending) = self.unanswered.remove(&xid) {
+            self.tags.push(pending.tag.get());
+            self.creds.release(&pending.context.cred);
+            pending.transno.set(head.transno);
+            self.on_answered(&pending, &outcome);
+            pending.finish(outcome);
+        }
+    }
+
+    /// Keeps what the reply does not promise to keep, and tracks opens.
+    fn on_answered(&mut self, pending: &Rc<Pending>, outcome: &Outcome) {
+        let transno = pending.transno.get();
+        let mut retain = false;
+        if let Ok((reply, _)) = outcome {
+            self.track_opens(&pending.request.borrow(), reply);
+            retain = transno > self.committed_seen;
+            if let (Request::Write(write), Reply::Written(done)) =
+                (&mut *pending.request.borrow_mut(), reply)
+            {
+                write.offset = done.offset;
+                write.append = false;
+            }
+        }
+        if retain {
+            self.retained.insert(transno, Rc::clone(pending));
+        } else {
+            self.held_bytes = self.held_bytes.saturating_sub(pending.bytes());
+        }
+    }
+
+    fn track_opens(&mut self, request: &Request, reply: &Reply) {
+        match (request, reply) {
+            (Request::Open(open), _) => {
+                self.opens.insert(open.open, (open.fid, open.flags));
+            }
+            (Request::Create(create), Reply::Entry(entry)) if create.open.0 != 0 => {
+                self.opens.insert(create.open, (entry.fid, create.flags));
+            }
+            (Request::Close(close), _) => {
+                self.opens.remove(&close.open);
+            }
+            _ => {}
+        }
+    }
+
+    /// Everything up to `transno` is on flash.
+    pub fn on_committed(&mut self, transno: Transno) {
+        if transno <= self.committed_seen {
+            return;
+        }
+        self.committed_seen = transno;
+        let kept = self.retained.split_off(&transno.next());
+        for pending in std::mem::replace(&mut self.retained, kept).into_values() {
+            self.held_bytes = self.held_bytes.saturating_sub(pending.bytes());
+        }
+    }
+
+    // ---- connections ------------------------------------------------------
+
+    /// Highest committed transno ever seen, first transno to replay, and the
+    /// incarnation, for CONNECT.
+    pub fn claims(&self) -> (Transno, Transno, u64) {
+        let first = self.retained.keys().next().copied().unwrap_or_default();
+        (self.committed_seen, first, self.agreed.incarnation)
+    }
+
+    /// The number of the connection that is being made.
+    pub fn next_connection(&mut self) -> u32 {
+        self.conn_count = self.conn_count.saturating_add(1);
+        self.conn_count
+    }
+
+    pub fn connect_xid(&mut self) -> Xid {
+        self.take_xid()
+    }
+
+    /// Takes in the answer to CONNECT.
+    pub fn on_connected(&mut self, reply: &ConnectReply, checksum: bool) -> Welcome {
+        self.counters.connections += 1;
+        self.overdue = false;
+        let before = std::mem::replace(
+            &mut self.agreed,
+            Agreed {
+                incarnation: reply.incarnation,
+                epoch: reply.map.epoch,
+                checksum,
+                tags: reply.tags,
+            },
+        );
+        self.grow_tags(before.tags);
+        let welcome = if reply.recovering {
+            Welcome::Recover
+        } else if before.incarnation == 0 || before.incarnation == reply.incarnation {
+            Welcome::Continue
+        } else {
+            Welcome::Evicted(self.on_evicted())
+        };
+        self.on_committed(reply.last_committed);
+        welcome
+    }
+
+    fn grow_tags(&mut self, before: u16) {
+        self.tags.extend((before..self.agreed.tags).rev().map(Tag));
+        self.tags_reserved = usize::from(self.agreed.tags / 16);
+    }
+
+    /// Tags granted before; a box that grants fewer cannot take the requests over.
+    pub fn tags_granted(&self) -> u16 {
+        self.agreed.tags
+    }
+
+    /// The connection is gone.
+    pub fn on_disconnected(&mut self) {
+        self.creds.forget_declared();
+        self.commit_asked = false;
+        self.replaying.clear();
+        for pending in std::mem::take(&mut self.control).into_values() {
+            pending.finish(Err(CallError::Closed));
+        }
+    }
+
+    /// The requests that bring a restarted box up to date: opens, then
+    /// unstable changes in their order.
+    pub fn replays(&mut self) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        let closing: BTreeSet<OpenId> =
+            self.unanswered.values().filter_map(|p| closes(p)).collect();
+        let opens: Vec<OpenFile> = self
+            .opens
+            .iter()
+            .filter(|(open, _)| !closing.contains(open))
+            .map(|(open, (fid, flags))| OpenFile {
+                fid: *fid,
+                open: *open,
+                flags: *flags,
+            })
+            .collect();
+        for chunk in opens.chunks(REOPEN_MAX) {
+            let reopen = Reopen {
+                opens: chunk.to_vec(),
+            };
+            frames.push(self.control(Request::Reopen(reopen)).1);
+        }
+        let retained: Vec<_> = self.retained.values().cloned().collect();
+        for pending in retained {
+            self.counters.replayed += 1;
+            self.send(&pending, flags::REPLAY, &mut frames);
+            self.replaying.insert(pending.xid.get());
+        }
+        frames
+    }
+
+    pub fn is_replaying(&self) -> bool {
+        !self.replaying.is_empty()
+    }
+
+    pub fn replay_done(&mut self) -> Frame {
+        self.control(Request::ReplayDone(Empty {})).1
+    }
+
+    /// A replay was answered. What failed is lost, and whoever asks is told.
+    fn on_replayed(&mut self, xid: Xid, outcome: &Outcome) {
+        let found = self.retained.iter().find(|(_, p)| p.xid.get() == xid);
+        let Some((transno, pending)) = found.map(|(t, p)| (*t, Rc::clone(p))) else {
+            return;
+        };
+        self.creds.release(&pending.context.cred);
+        if outcome.is_err() {
+            self.retained.remove(&transno);
+            self.held_bytes = self.held_bytes.saturating_sub(pending.bytes());
+            self.counters.lost += 1;
+            self.damaged.extend(changes(&pending.request.borrow()));
+        }
+    }
+
+    /// Everything unanswered, once more, in xid order.
+    pub fn resends(&mut self) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        let unanswered: Vec<_> = self.unanswered.values().cloned().collect();
+        for pending in unanswered {
+            self.counters.resent += 1;
+            // The number is held since it was first sent.
+            self.creds.release(&pending.context.cred);
+            self.send(&pending, flags::RESENT, &mut frames);
+        }
+        frames
+    }
+
+    /// The box forgot the client. What only reads is sent again as new; the
+    /// rest fails, and unstable writes are lost.
+    fn on_evicted(&mut self) -> BTreeSet<Fid> {
+        let mut lost = BTreeSet::new();
+        for pending in std::mem::take(&mut self.retained).into_values() {
+            self.counters.lost += 1;
+            lost.extend(changes(&pending.request.borrow()));
+        }
+        for pending in std::mem::take(&mut self.unanswered).into_values().rev() {
+            self.tags.push(pending.tag.get());
+            self.creds.release(&pending.context.cred);
+            if only_reads(&pending.request.borrow()) {
+                self.waiting.push_front(pending);
+            } else {
+                self.counters.lost += 1;
+                pending.finish(Err(CallError::Evicted));
+            }
+        }
+        self.held_bytes = 0;
+        self.opens.clear();
+        self.committed_seen = Transno(0);
+        self.damaged.extend(lost.iter().copied());
+        lost
+    }
+
+    // ---- ends -------------------------------------------------------------
+
+    /// No connection within the deadline: what was not sent fails.
+    pub fn on_overdue(&mut self) {
+        self.overdue = true;
+        self.fail_waiting(&CallError::TimedOut);
+    }
+
+    fn fail_waiting(&mut self, why: &CallError) {
+        for queue in [&mut self.waiting, &mut self.urgent] {
+            for pending in std::mem::take(queue) {
+                pending.finish(Err(why.clone()));
+            }
+        }
+    }
+
+    pub fn fail_all(&mut self, why: &CallError) {
+        self.fail_waiting(why);
+        for map in [&mut self.unanswered, &mut self.control] {
+            for pending in std::mem::take(map).into_values() {
+                pending.finish(Err(why.clone()));
+            }
+        }
+        self.retained.clear();
+        self.replaying.clear();
+        self.held_bytes = 0;
+    }
+}
+
+/// The open that a request ends.
+fn closes(pending: &Pending) -> Option<OpenId> {
+    match &*pending.request.borrow() {
+        Request::Close(close) => Some(close.open),
+        _ => None,
+    }
+}
+
+/// The file whose bytes a request changes.
+fn changes(request: &Request) -> Option<Fid> {
+    match request {
+        Request::Write(r) => Some(r.fid),
+        Request::Fallocate(r) => Some(r.fid),
+        Request::CopyRange(r) => Some(r.to),
+        Request::Setattr(r) => Some(r.fid),
+        _ => None,
+    }
+}
+
+/// Sending it twice, or to another incarnation of the box, does no harm.
+fn only_reads(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Ping(_)
+            | Request::Lookup(_)
+            | Request::Getattr(_)
+            | Request::Readlink(_)
+            | Request::Readdir(_)
+            | Request::Statfs(_)
+            | Request::XattrGet(_)
+            | Request::XattrList(_)
+            | Request::Read(_)
+            | Request::Seek(_)
+    )
+}
+
+/// Requests in no slot carry this.
+const _: () = assert!(NO_TAG.0 == u16::MAX);

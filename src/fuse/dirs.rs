@@ -1,0 +1,108 @@
+//! Open directories: what was fetched of a listing and not yet handed over.
+
+use crate::base::FileKind;
+use crate::wire::op::DirEntry;
+use std::collections::{HashMap, VecDeque};
+
+/// Offsets that the kernel gives back to go on with a listing. The first two
+/// belong to "." and "..", which the box does not list; its own cookies, below
+/// 2^63, follow.
+pub mod offset {
+    pub const AFTER_DOT: u64 = 1;
+    pub const AFTER_DOTDOT: u64 = 2;
+
+    /// The kernel's offset after the entry with the box's `cookie`.
+    #[must_use]
+    pub fn of_cookie(cookie: u64) -> u64 {
+        cookie.saturating_add(AFTER_DOTDOT).min(i64::MAX as u64)
+    }
+    /// The box's cookie to go on from `offset`; 0 is its start.
+    #[must_use]
+    pub fn to_cookie(offset: u64) -> u64 {
+        offset.saturating_sub(AFTER_DOTDOT)
+    }
+}
+
+/// The open directories of a mount, by handle.
+#[derive(Default, Debug)]
+pub struct Dirs {
+    last: u64,
+    open: HashMap<u64, Batch>,
+}
+
+/// The rest of what the box sent: entries from the offset `at` on.
+#[derive(Default, Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    pub at: u64,
+    pub entries: VecDeque<DirEntry>,
+    /// Nothing follows the entries.
+    pub end: bool,
+    /// The entries have attributes.
+    pub attrs: bool,
+}
+
+impl Dirs {
+    /// A new handle; nothing is fetched for it yet.
+    pub fn open(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    pub fn close(&mut self, fh: u64) {
+        self.open.remove(&fh);
+    }
+
+    /// Takes what is kept for going on at `at`. A start from the beginning, or
+    /// from elsewhere, finds nothing: it is listed anew.
+    pub fn take(&mut self, fh: u64, at: u64, attrs: bool) -> Option<Batch> {
+        let batch = self.open.remove(&fh)?;
+        (batch.at == at && at != 0 && batch.attrs >= attrs).then_some(batch)
+    }
+
+    /// Keeps the rest for the next request.
+    pub fn keep(&mut self, fh: u64, batch: Batch) {
+        self.open.insert(fh, batch);
+    }
+}
+
+/// The name, kind and offset of the two entries that are made here.
+pub const DOTS: [(&[u8], FileKind, u64); 2] = [
+    (b".", FileKind::Directory, offset::AFTER_DOT),
+    (b"..", FileKind::Directory, offset::AFTER_DOTDOT),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_keep_the_order_of_cookies() {
+        assert_eq!(offset::to_cookie(0), 0);
+        assert_eq!(offset::to_cookie(offset::AFTER_DOTDOT), 0);
+        let mut last = offset::AFTER_DOTDOT;
+        for cookie in [1u64, 2, 3, 1 << 40, (1 << 63) - 300] {
+            let at = offset::of_cookie(cookie);
+            assert!(at > last && at <= i64::MAX as u64);
+            assert_eq!(offset::to_cookie(at), cookie);
+            last = at;
+        }
+        assert_eq!(offset::of_cookie(u64::MAX), i64::MAX as u64);
+    }
+
+    #[test]
+    fn only_the_next_request_finds_the_rest() {
+        let mut dirs = Dirs::default();
+        let fh = dirs.open();
+        let batch = Batch {
+            at: 7,
+            ..Batch::default()
+        };
+        dirs.keep(fh, batch.clone());
+        assert_eq!(dirs.take(fh, 9, false), None, "somewhere else");
+        assert_eq!(dirs.take(fh, 7, false), None, "and then it is gone");
+        dirs.keep(fh, batch.clone());
+        assert_eq!(dirs.take(fh, 7, true), None, "attributes were not fetched");
+        dirs.keep(fh, batch.clone());
+        assert_eq!(dirs.take(fh, 7, false), Some(batch));
+    }
+}

@@ -1,0 +1,225 @@
+//! Open files: opening, contents, sync, and closing.
+
+use crate::base::codec::Bytes;
+use crate::base::{Codec, Errno, Fid, FileKind, Name, OpenId, Slice};
+use crate::fuse::abi::flag::{FSYNC_DATA_ONLY, OPEN_KILL_SUIDGID, write};
+use crate::fuse::abi::input::{
+    CopyFileRangeIn, CreateIn, FallocateIn, FsyncIn, LseekIn, OpenIn, ReadIn, ReleaseIn, WriteIn,
+};
+use crate::fuse::abi::output::{OffsetOut, WriteOut};
+use crate::fuse::session::{Origin, Outcome, Session};
+use crate::fuse::upstream::Upstream;
+use crate::wire::op::{
+    Close, CopyRange, Create, Fallocate, Fsync, Intent, Open, Read, Seek, Write,
+};
+use crate::wire::{Reply, Request, head};
+use crate::world::{Level, World};
+use std::rc::Rc;
+
+impl<W: World, U: Upstream> Session<W, U> {
+    pub(super) async fn on_open(&self, from: &Origin, args: OpenIn) -> Result<Outcome, Errno> {
+        let fid = self.node(from.head.nodeid)?.fid;
+        let open = self.next_open();
+        let request = Open {
+            fid,
+            open,
+            flags: args.flags,
+            intent: Intent::default(),
+        };
+        let mut ask = self.plain(from, Request::Open(request));
+        ask.flags = kill_flag(args.open_flags);
+        self.call(ask).await?;
+        Ok(Outcome::Bytes(Self::open_out(open).to_vec()))
+    }
+
+    /// CREATE, and TMPFILE where there is no name.
+    pub(super) async fn on_create(
+        &self,
+        from: &Origin,
+        name: Option<Name>,
+        args: CreateIn,
+    ) -> Result<Outcome, Errno> {
+        let open = self.next_open();
+        let create = Create {
+            parent: self.node(from.head.nodeid)?.fid,
+            name,
+            kind: FileKind::Regular,
+            mode: args.mode & 0o7777,
+            rdev: 0,
+            link: Bytes::default(),
+            exclusive: args.flags & libc::O_EXCL.cast_unsigned() != 0,
+            open,
+            flags: args.flags,
+            fid: Fid::NONE,
+            intent: Intent::default(),
+        };
+        let kill = kill_flag(args.open_flags);
+        let entry = self.create(from, create, args.umask, kill).await?;
+        let mut out = self.entry(&entry);
+        out.extend(Self::open_out(open).to_vec());
+        Ok(Outcome::Bytes(out))
+    }
+
+    /// Answered at once; nobody waits for the close to reach the box.
+    pub(super) fn on_release(
+        self: &Rc<Self>,
+        from: &Origin,
+        args: ReleaseIn,
+    ) -> Result<Outcome, Errno> {
+        let fid = self.node(from.head.nodeid)?.fid;
+        let open = OpenId(args.fh);
+        let ask = self.plain(from, Request::Close(Close { fid, open }));
+        let session = Rc::clone(self);
+        self.spawn(async move {
+            if let Err(e) = session.call(ask).await {
+                let line = format!("close of {fid} at the box failed: {e}");
+                session.world.log(Level::Warn, &line);
+            }
+        });
+        Ok(Outcome::Done)
+    }
+
+    /// Answered in full up to the end of the file (C10): the kernel takes a
+    /// short answer for that end.
+    pub(super) async fn on_read(&self, from: &Origin, args: ReadIn) -> Result<Outcome, Errno> {
+        let fid = self.node(from.head.nodeid)?.fid;
+        let mut parts: Vec<Slice> = Vec::new();
+        let mut have = 0u32;
+        while have < args.size {
+            let read = Read {
+                fid,
+                open: OpenId(args.fh),
+                offset: args
+                    .offset
+                    .checked_add(u64::from(have))
+                    .ok_or(Errno::EINVAL)?,
+                len: args.size - have,
+            };
+            let answer = self.call(self.plain(from, Request::Read(read))).await?;
+            let Reply::Data(data) = answer.reply else {
+                return Err(Errno::EIO);
+            };
+            let before = have;
+            for part in answer.payload {
+                let room = (args.size - have) as usize;
+                let part = part.part(0..part.len().min(room));
+                have += part.len() as u32;
+                parts.push(part);
+            }
+            if data.eof {
+                break;
+            }
+            if have == before {
+                return Err(Errno::EIO);
+            }
+        }
+        Ok(Outcome::Data(parts))
+    }
+
+    pub(super) async fn on_write(
+        &self,
+        from: &Origin,
+        args: WriteIn,
+        payload: Option<Slice>,
+    ) -> Result<Outcome, Errno> {
+        let fid = self.node(from.head.nodeid)?.fid;
+        let is_page = args.write_flags & write::CACHE != 0;
+        let request = Write {
+            fid,
+            open: OpenId(args.fh),
+            offset: args.offset,
+            // The box knows the true end, the kernel may not (C9).
+            append: !is_page && args.flags & libc::O_APPEND.cast_unsigned() != 0,
+        };
+        let mut ask = self.plain(from, Request::Write(request));
+        ask.payload = payload;
+        if args.write_flags & write::KILL_SUIDGID != 0 {
+            ask.flags |= head::flags::KILL_PRIV;
+        }
+        if is_page {
+            ask.flags |= head::flags::PAGE_WRITE;
+        }
+        match self.call(ask).await?.reply {
+            Reply::Written(done) if done.written <= args.size => Ok(write_out(done.written)),
+            _ => Err(Errno::EIO),
+        }
+    }
+
+    pub(super) async fn on_fsync(&self, from: &Origin, args: FsyncIn) -> Result<Outcome, Errno> {
+        let fid = self.node(from.head.nodeid)?.fid;
+        let data_only = args.fsync_flags & FSYNC_DATA_ONLY != 0;
+        let fsync = Request::Fsync(Fsync { fid, data_only });
+        self.ask(from, fsync).await.map(|_| Outcome::Done)
+    }
+
+    pub(super) async fn on_fallocate(
+        &self,
+        from: &Origin,
+        args: FallocateIn,
+    ) -> Result<Outcome, Errno> {
+        let request = Fallocate {
+            fid: self.node(from.head.nodeid)?.fid,
+            mode: args.mode,
+            offset: args.offset,
+            len: args.len,
+        };
+        self.ask(from, Request::Fallocate(request))
+            .await
+            .map(|_| Outcome::Done)
+    }
+
+    /// SEEK_DATA and SEEK_HOLE; the kernel does the others itself.
+    pub(super) async fn on_lseek(&self, from: &Origin, args: LseekIn) -> Result<Outcome, Errno> {
+        let seek = Seek {
+            fid: self.node(from.head.nodeid)?.fid,
+            offset: args.offset,
+            whence: args.whence,
+        };
+        match self.ask(from, Request::Seek(seek)).await? {
+            Reply::Offset(found) => {
+                let offset = found.offset;
+                Ok(Outcome::Bytes(OffsetOut { offset }.to_vec()))
+            }
+            _ => Err(Errno::EIO),
+        }
+    }
+
+    /// Copies at most [`COPY_MAX`] bytes; the caller goes on after a short copy.
+    pub(super) async fn on_copy(
+        &self,
+        from: &Origin,
+        args: CopyFileRangeIn,
+        wide: bool,
+    ) -> Result<Outcome, Errno> {
+        let copy = CopyRange {
+            from: self.node(from.head.nodeid)?.fid,
+            from_offset: args.offset_in,
+            to: self.node(args.nodeid_out)?.fid,
+            to_offset: args.offset_out,
+            len: args.len.min(COPY_MAX),
+        };
+        match self.ask(from, Request::CopyRange(copy)).await? {
+            Reply::Written(done) if u64::from(done.written) > args.len => Err(Errno::EIO),
+            Reply::Written(done) if wide => {
+                let offset = u64::from(done.written);
+                Ok(Outcome::Bytes(OffsetOut { offset }.to_vec()))
+            }
+            Reply::Written(done) => Ok(write_out(done.written)),
+            _ => Err(Errno::EIO),
+        }
+    }
+}
+
+fn kill_flag(open_flags: u32) -> u16 {
+    match open_flags & OPEN_KILL_SUIDGID {
+        0 => 0,
+        _ => head::flags::KILL_PRIV,
+    }
+}
+
+fn write_out(size: u32) -> Outcome {
+    Outcome::Bytes(WriteOut { size, padding: 0 }.to_vec())
+}
+
+/// Bounds how long one copy keeps its caller from a signal.
+const COPY_MAX: u64 = 16 << 20;

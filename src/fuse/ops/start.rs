@@ -1,0 +1,91 @@
+//! INIT: what kernel and mount agree on.
+
+use crate::base::limits::{BLOCK, PAYLOAD_MAX};
+use crate::base::{Codec, Errno};
+use crate::fuse::abi::flag::init;
+use crate::fuse::abi::input::InitIn;
+use crate::fuse::abi::output::InitOut;
+use crate::fuse::abi::{MAJOR, MINOR, MINOR_MIN};
+use crate::fuse::session::{Outcome, Session};
+use crate::fuse::upstream::Upstream;
+use crate::world::{Level, World};
+
+/// What this server wants of the kernel. Not among them, on purpose: the
+/// kernel's own write-back (it owns size and mtime then, and breaks O_APPEND),
+/// file locks (the kernel keeps them among its own processes), cached symbolic
+/// links, and AUTO_INVAL_DATA, which asks for attributes before each read.
+const WANTED: u64 = init::ASYNC_READ
+    | init::ATOMIC_O_TRUNC
+    | init::EXPORT_SUPPORT
+    | init::BIG_WRITES
+    | init::DONT_MASK
+    | init::ASYNC_DIO
+    | init::PARALLEL_DIROPS
+    | init::ABORT_ERROR
+    | init::MAX_PAGES
+    | init::EXPLICIT_INVAL_DATA
+    | init::HANDLE_KILLPRIV_V2
+    | init::SETXATTR_EXT
+    | init::INIT_EXT
+    | init::DIRECT_IO_ALLOW_MMAP;
+
+/// What it cannot do without: requests would have other layouts or sizes.
+const NEEDED: u64 = init::INIT_EXT | init::SETXATTR_EXT | init::MAX_PAGES;
+
+impl<W: World, U: Upstream> Session<W, U> {
+    /// A kernel of a later major number is answered with ours and asks again.
+    pub(in crate::fuse) fn on_init(&self, args: InitIn) -> Result<Outcome, Errno> {
+        let offered = u64::from(args.flags) | (u64::from(args.flags2) << 32);
+        let agreed = offered & self.wanted();
+        let too_old = args.major < MAJOR || (args.major == MAJOR && args.minor < MINOR_MIN);
+        if too_old || (args.major == MAJOR && agreed & NEEDED != NEEDED) {
+            self.world.log(
+                Level::Error,
+                &format!(
+                    "the kernel's FUSE protocol {}.{} is too old: Linux 6.1 or later is needed",
+                    args.major, args.minor
+                ),
+            );
+            return Err(Errno::EPROTO);
+        }
+        let out = InitOut {
+            major: MAJOR,
+            minor: MINOR,
+            max_readahead: args.max_readahead.max(READ_AHEAD),
+            flags: agreed as u32,
+            max_background: BACKGROUND,
+            congestion_threshold: BACKGROUND / 4 * 3,
+            max_write: PAYLOAD_MAX as u32,
+            time_gran: 1,
+            max_pages: (PAYLOAD_MAX / BLOCK) as u16,
+            map_alignment: 0,
+            flags2: (agreed >> 32) as u32,
+            unused0: 0,
+            unused1: 0,
+            unused2: 0,
+            unused3: 0,
+        };
+        if args.major == MAJOR {
+            self.agreed.set(agreed);
+            self.started.notify();
+        }
+        Ok(Outcome::Bytes(out.to_vec()))
+    }
+
+    fn wanted(&self) -> u64 {
+        let acl = if self.export.acls { init::POSIX_ACL } else { 0 };
+        // Attributes in listings are worth their bytes only if the kernel may
+        // believe them until they are asked for.
+        let plus = match self.validity.attr.is_zero() {
+            true => 0,
+            false => init::DO_READDIRPLUS | init::READDIRPLUS_AUTO,
+        };
+        WANTED | acl | plus
+    }
+}
+
+/// Requests that the kernel sends ahead of a reader or a direct writer. Its own
+/// default of 12 starves deep queues.
+const BACKGROUND: u16 = 128;
+/// Bytes; the kernel takes the smaller of this and the device's `read_ahead_kb`.
+const READ_AHEAD: u32 = 4 << 20;

@@ -1,0 +1,234 @@
+//! The state of one mount between its requests, and how a request is carried
+//! to the client and its answer to the kernel.
+
+use super::abi::flag::{fopen, init};
+use super::abi::input::InHeader;
+use super::abi::output::{OpenOut, Validity};
+use super::abi::parse::Op;
+use super::callers::Callers;
+use super::device::{Device, Message};
+use super::dirs::Dirs;
+use super::nodes::{Node, Nodes};
+use super::upstream::{Answer, Ask, Caller, Export, Interrupt, Upstream};
+use crate::base::{Codec, Errno, OpenId, Slice};
+use crate::wire::op::Entry;
+use crate::wire::{Reply, Request};
+use crate::world::sync::Signal;
+use crate::world::{Level, World};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// One mount: what the kernel knows of it, and who answers for it. Lives on
+/// the mount's one thread; no borrow of a cell is held over an await.
+pub struct Session<W: World, U: Upstream> {
+    pub(super) world: W,
+    pub(super) upstream: U,
+    pub(super) device: Device,
+    pub(super) export: Export,
+    pub(super) nodes: RefCell<Nodes>,
+    pub(super) dirs: RefCell<Dirs>,
+    callers: RefCell<Callers>,
+    /// Requests that were not answered yet, by `unique`.
+    unanswered: RefCell<HashMap<u64, Interrupt>>,
+    /// Tasks that run, answered ones (closes) among them.
+    running: Cell<usize>,
+    ended: Signal,
+    opens: Cell<u64>,
+    /// Bits of INIT that both sides have; 0 until then.
+    pub(super) agreed: Cell<u64>,
+    pub(super) started: Signal,
+    /// How long the kernel may believe names and attributes. Nothing tells it
+    /// of other clients' changes yet, so: not at all.
+    pub(super) validity: Validity,
+}
+
+/// Who sent a request, and which.
+pub(super) struct Origin {
+    pub head: InHeader,
+    pub caller: Caller,
+    pub interrupt: Interrupt,
+}
+
+/// The answer to a request that did not fail.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Done,
+    Bytes(Vec<u8>),
+    Data(Vec<Slice>),
+    /// The kernel waits for no answer.
+    Silent,
+}
+
+impl<W: World, U: Upstream> Session<W, U> {
+    #[must_use]
+    pub fn new(world: W, upstream: U, device: Device) -> Rc<Session<W, U>> {
+        let export = upstream.export();
+        Rc::new(Session {
+            world,
+            device,
+            export,
+            nodes: RefCell::new(Nodes::new(export.root)),
+            dirs: RefCell::default(),
+            callers: RefCell::default(),
+            unanswered: RefCell::default(),
+            running: Cell::new(0),
+            ended: Signal::default(),
+            opens: Cell::new(0),
+            agreed: Cell::new(0),
+            started: Signal::default(),
+            validity: Validity::default(),
+            upstream,
+        })
+    }
+
+    /// Takes in a request: at once what concerns this table alone, the rest in
+    /// a task of its own.
+    pub(super) fn on_message(self: &Rc<Self>, message: Message) {
+        let Message { head, op, payload } = message;
+        let op = match op {
+            Ok(op) => op,
+            Err(errno) => return self.answer(&head, Err(errno)),
+        };
+        match op {
+            Op::Forget(list) => {
+                let mut nodes = self.nodes.borrow_mut();
+                list.iter().for_each(|f| nodes.forget(f.nodeid, f.lookups));
+            }
+            Op::Interrupt(unique) => {
+                // Unknown: answered meanwhile, which is an answer too.
+                if let Some(interrupt) = self.unanswered.borrow().get(&unique) {
+                    interrupt.raise();
+                }
+            }
+            Op::Init(args) => self.answer(&head, self.on_init(args)),
+            op => self.start(head, op, payload),
+        }
+    }
+
+    fn start(self: &Rc<Self>, head: InHeader, op: Op, payload: Option<Slice>) {
+        let interrupt = Interrupt::default();
+        self.unanswered
+            .borrow_mut()
+            .insert(head.unique, interrupt.clone());
+        let origin = Origin {
+            head,
+            caller: self.callers.borrow_mut().of(&head, self.world.now()),
+            interrupt,
+        };
+        let session = Rc::clone(self);
+        self.spawn(async move {
+            let outcome = session.run(&origin, op, payload).await;
+            session.unanswered.borrow_mut().remove(&origin.head.unique);
+            session.answer(&origin.head, outcome);
+        });
+    }
+
+    /// Runs `task` and counts it until it ends.
+    pub(super) fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+        let session = Rc::clone(self);
+        self.running.set(self.running.get() + 1);
+        self.world.spawn(async move {
+            task.await;
+            session.running.set(session.running.get() - 1);
+            session.ended.notify();
+        });
+    }
+
+    /// Ends when no task runs.
+    pub(super) async fn quiet(&self) {
+        while self.running.get() > 0 {
+            self.ended.wait().await;
+        }
+    }
+
+    fn answer(&self, head: &InHeader, outcome: Result<Outcome, Errno>) {
+        let sent = match &outcome {
+            Ok(Outcome::Silent) => Ok(()),
+            Ok(Outcome::Done) => self.device.reply(head.unique, &[]),
+            Ok(Outcome::Bytes(bytes)) => self.device.reply(head.unique, &[bytes]),
+            Ok(Outcome::Data(parts)) => {
+                let parts: Vec<&[u8]> = parts.iter().map(|p| &p[..]).collect();
+                self.device.reply(head.unique, &parts)
+            }
+            Err(errno) => self.device.refuse(head.unique, *errno),
+        };
+        match sent {
+            // ENOENT: the connection was aborted and the request with it; the
+            // node and the open it names go with the mount.
+            Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => {}
+            Err(e) => self.world.log(
+                Level::Error,
+                &format!(
+                    "fuse: the kernel refused the answer to opcode {}: {e}",
+                    head.opcode
+                ),
+            ),
+        }
+    }
+
+    /// Asks the box, without data in either direction.
+    pub(super) async fn ask(&self, from: &Origin, request: Request) -> Result<Reply, Errno> {
+        let plain = self.plain(from, request);
+        Ok(self.call(plain).await?.reply)
+    }
+
+    /// A request of this caller with no flags, umask or data.
+    pub(super) fn plain(&self, from: &Origin, request: Request) -> Ask {
+        Ask {
+            caller: from.caller.clone(),
+            flags: 0,
+            umask: 0,
+            request,
+            payload: None,
+            interrupt: from.interrupt.clone(),
+        }
+    }
+
+    /// Asks the box. ENOSYS becomes EOPNOTSUPP: the kernel takes the first for
+    /// "never ask again", which one box's refusal is not.
+    pub(super) async fn call(&self, ask: Ask) -> Result<Answer, Errno> {
+        match self.upstream.call(ask).await {
+            Err(Errno::ENOSYS) => Err(Errno::EOPNOTSUPP),
+            other => other,
+        }
+    }
+
+    /// The node of a request; ESTALE if the kernel was not given it.
+    pub(super) fn node(&self, nodeid: u64) -> Result<Node, Errno> {
+        self.nodes.borrow().find(nodeid).ok_or(Errno::ESTALE)
+    }
+
+    /// The reply that names `entry` to the kernel, and counts it as known.
+    pub(super) fn entry(&self, entry: &Entry) -> Vec<u8> {
+        let nodeid = self.nodes.borrow_mut().remember(entry.fid, entry.attr.ino);
+        self.validity.entry_out(nodeid, &entry.attr).to_vec()
+    }
+
+    /// A name for a file to be opened, never used before on this mount.
+    pub(super) fn next_open(&self) -> OpenId {
+        let id = self.opens.get() + 1;
+        self.opens.set(id);
+        OpenId(id)
+    }
+
+    /// What the kernel is told of an open file: that all of it is ours. Shared
+    /// mappings work where the kernel allows them beside that (Linux 6.6).
+    pub(super) fn open_out(open: OpenId) -> OpenOut {
+        OpenOut {
+            fh: open.0,
+            open_flags: fopen::DIRECT_IO | fopen::PARALLEL_DIRECT_WRITES,
+            backing: 0,
+        }
+    }
+
+    pub(super) fn has(&self, bit: u64) -> bool {
+        self.agreed.get() & bit != 0
+    }
+
+    /// Whether shared mappings can work on this kernel.
+    #[must_use]
+    pub fn maps_shared(&self) -> bool {
+        self.has(init::DIRECT_IO_ALLOW_MMAP)
+    }
+}

@@ -1,0 +1,166 @@
+//! Suites that others wrote, on a real mount. `cargo xtask test` installs them
+//! and sets `FOREBAY_SUITES`; without it they are taken from PATH, or skipped.
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::{Site, mounts_missing, sh, text, which};
+
+/// The suite's binary, or None (a failure with CI=true) if it is not there.
+fn suite(name: &str) -> Option<PathBuf> {
+    let own = std::env::var_os("FOREBAY_SUITES").map(|dir| Path::new(&dir).join(name));
+    let found = own.filter(|p| p.is_file()).or_else(|| which(name));
+    if found.is_none() {
+        let ci = std::env::var("CI").is_ok_and(|v| v == "true");
+        assert!(!ci, "{name} is not installed, and CI=true");
+        eprintln!("skipped: {name} is not installed; `cargo xtask test` installs it");
+    }
+    found
+}
+
+fn on_mount(name: &str, body: impl FnOnce(&Site, &Path, &Path)) {
+    let Some(program) = suite(name) else { return };
+    if mounts_missing().is_some() {
+        return;
+    }
+    let mut site = Site::start("cache.size = 2G\n");
+    let m = site.mount("mnt");
+    body(&site, &m, &program);
+    site.umount(&m);
+    site.stop();
+}
+
+#[test]
+fn fsx_with_mmap() {
+    on_mount("fsx", |site, m, fsx| {
+        let conf = site.path("fsx.toml");
+        let weights = "[weights]\nclose_open = 1\nread = 10\nwrite = 10\nmapread = 10\nmapwrite = 10\n\
+                       truncate = 5\nfsync = 1\nfdatasync = 1\npunch_hole = 3\ncopy_file_range = 3\n";
+        std::fs::write(&conf, format!("flen = 262144\n{weights}")).unwrap();
+        let out = Command::new(fsx)
+            .args(["-N", "200000", "-S", "42", "-f"])
+            .arg(&conf)
+            .arg(m.join("fsx"))
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "fsx: {}", tail(&text(&out)));
+    });
+}
+
+#[test]
+fn fio_verifies_what_it_wrote() {
+    on_mount("fio", |_, m, fio| {
+        for rw in ["write", "randwrite"] {
+            let out = Command::new(fio)
+                .args([
+                    "--name=verify",
+                    "--size=64M",
+                    "--bs=4k-256k",
+                    "--verify=crc32c",
+                ])
+                .args([
+                    "--verify_fatal=1",
+                    "--do_verify=1",
+                    "--ioengine=psync",
+                    "--end_fsync=1",
+                ])
+                .arg(format!("--rw={rw}"))
+                .arg(format!("--directory={}", m.display()))
+                .output()
+                .unwrap();
+            assert!(out.status.success(), "fio {rw}: {}", tail(&text(&out)));
+        }
+    });
+}
+
+#[test]
+fn dbench_runs() {
+    on_mount("dbench", |_, m, dbench| {
+        let out = Command::new(dbench)
+            .args(["-t", "10", "-D"])
+            .arg(m)
+            .arg("2")
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "dbench: {}", tail(&text(&out)));
+    });
+}
+
+#[test]
+fn git_and_cargo_work_inside() {
+    on_mount("git", |_, m, _| {
+        let source = env!("CARGO_MANIFEST_DIR");
+        sh(m, "git config --global --get user.name >/dev/null || true");
+        sh(
+            m,
+            &format!(
+                "git -c safe.directory='*' clone -q --no-hardlinks '{source}' clone && cd clone && \
+                 git -c safe.directory='*' status --porcelain && git fsck --full"
+            ),
+        );
+        sh(
+            m,
+            "cargo new -q --vcs none hello && cd hello && cargo run -q --offline | grep -q Hello",
+        );
+    });
+}
+
+/// Cases that fail on the mount, each with its reason, in `tests/pjdfstest.expected`.
+fn expected_failures() -> BTreeSet<String> {
+    let list = include_str!("pjdfstest.expected");
+    let lines = list
+        .lines()
+        .map(|l| l.split('#').next().unwrap_or("").trim());
+    lines.filter(|l| !l.is_empty()).map(str::to_owned).collect()
+}
+
+#[test]
+fn pjdfstest_passes_but_for_the_written_list() {
+    on_mount("pjdfstest", |site, m, pjdfstest| {
+        if !rustix::process::geteuid().is_root() {
+            return eprintln!("skipped: pjdfstest needs root to change users");
+        }
+        let conf = site.path("pjdfstest.toml");
+        std::fs::write(
+            &conf,
+            "[features]\nposix_fallocate = {}\nutimensat = {}\nutime_now = {}\n\
+             rename_ctime = {}\nstat_st_birthtime = {}\n[settings]\nnaptime = 0.01\n\
+             [dummy_auth]\nentries = [[\"nobody\", \"nogroup\"], [\"daemon\", \"daemon\"]]\n",
+        )
+        .unwrap();
+        std::fs::set_permissions(site.dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let out = Command::new(pjdfstest)
+            .arg("-c")
+            .arg(&conf)
+            .arg("-p")
+            .arg(m)
+            .output()
+            .unwrap();
+        let all = text(&out);
+        let failed: BTreeSet<String> = all
+            .lines()
+            .filter(|l| l.contains("FAILED"))
+            .filter_map(|l| l.split_whitespace().next().map(str::to_owned))
+            .collect();
+        let passed = all
+            .lines()
+            .filter(|l| l.trim_end().ends_with("success"))
+            .count();
+        assert!(passed > 350, "pjdfstest ran: {}", tail(&all));
+        assert_eq!(failed, expected_failures(), "{}", tail(&all));
+    });
+}
+
+use std::os::unix::fs::PermissionsExt;
+
+/// The end of a long output.
+fn tail(all: &str) -> &str {
+    let from = all.len().saturating_sub(6000);
+    let from = (from..all.len())
+        .find(|&i| all.is_char_boundary(i))
+        .unwrap_or(0);
+    &all[from..]
+}

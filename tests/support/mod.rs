@@ -1,0 +1,260 @@
+//! Real boxes and real mounts for the end-to-end tests: each `Site` is a
+//! directory of its own with a conf, an origin, a cache file and mount points,
+//! and takes its processes and mounts down with it.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+/// Path of the binary under test.
+pub const FOREBAY: &str = env!("CARGO_BIN_EXE_forebay");
+
+/// Why mount tests cannot run here; `None` where they can. With `CI=true`
+/// a machine that cannot mount fails the tests instead of skipping them.
+pub fn mounts_missing() -> Option<String> {
+    let why = if !Path::new("/dev/fuse").exists() {
+        Some("no /dev/fuse on this machine".to_owned())
+    } else if !rustix::process::geteuid().is_root() && which("fusermount3").is_none() {
+        Some("neither root nor fusermount3".to_owned())
+    } else {
+        None
+    };
+    if let Some(why) = &why {
+        let ci = std::env::var("CI").is_ok_and(|v| v == "true");
+        assert!(!ci, "mount tests cannot run, and CI=true: {why}");
+        eprintln!("skipped: {why}");
+    }
+    why
+}
+
+/// First program of this name on PATH.
+pub fn which(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(program))
+        .find(|p| p.is_file())
+}
+
+/// One box with everything around it.
+pub struct Site {
+    pub dir: tempfile::TempDir,
+    pub addr: SocketAddr,
+    server: Option<Child>,
+    mounts: Vec<PathBuf>,
+    extra: String,
+}
+
+impl Site {
+    /// Starts a box on a fresh directory. `extra` are further lines of conf.
+    pub fn start(extra: &str) -> Site {
+        let dir = tempfile::Builder::new()
+            .prefix("forebay-test-")
+            .tempdir()
+            .expect("temp dir");
+        let dir_of = |name: &str| std::fs::create_dir(dir.path().join(name)).expect("fresh dir");
+        dir_of("origin");
+        let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut site = Site {
+            dir,
+            addr,
+            server: None,
+            mounts: Vec::new(),
+            extra: extra.to_owned(),
+        };
+        site.serve();
+        site
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+    pub fn origin(&self) -> PathBuf {
+        self.path("origin")
+    }
+    pub fn conf(&self) -> PathBuf {
+        self.path("forebay.conf")
+    }
+
+    /// Writes the conf. The port is the kernel's choice at first and kept then.
+    fn write_conf(&self) {
+        let dir = self.dir.path().display();
+        let mut text = format!(
+            "listen = {}\nadmin.socket = {dir}/admin.sock\ncache.path = {dir}/cache.fb\n\
+             target.main.origin = posix:{dir}/origin\n",
+            self.addr
+        );
+        if !self.extra.contains("cache.size") {
+            text.push_str("cache.size = 512M\n");
+        }
+        text.push_str(&self.extra);
+        std::fs::write(self.conf(), text).expect("conf is writable");
+    }
+
+    /// Starts the box and waits until it says that it is ready.
+    pub fn serve(&mut self) {
+        self.write_conf();
+        let mut child = Command::new(FOREBAY)
+            .args(["serve", "-c"])
+            .arg(self.conf())
+            .stdout(Stdio::piped())
+            .stderr(self.log())
+            .spawn()
+            .expect("the box starts");
+        let out = child.stdout.take().expect("piped");
+        let mut lines = BufReader::new(out);
+        let mut line = String::new();
+        loop {
+            line.clear();
+            let n = lines.read_line(&mut line).expect("readable");
+            assert!(
+                n > 0,
+                "the box ended before it was ready: {}",
+                self.log_text()
+            );
+            if let Some(addr) = line.trim().strip_prefix("ready on ") {
+                self.addr = addr.parse().expect("an address");
+                break;
+            }
+        }
+        // Whatever else it prints must not block it.
+        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+        self.server = Some(child);
+    }
+
+    fn log(&self) -> std::fs::File {
+        let path = self.path("box.log");
+        std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .expect("log opens")
+    }
+    pub fn log_text(&self) -> String {
+        std::fs::read_to_string(self.path("box.log")).unwrap_or_default()
+    }
+
+    pub fn server_pid(&self) -> u32 {
+        self.server.as_ref().expect("the box runs").id()
+    }
+
+    /// kill -9 of the box, and its reaping.
+    pub fn kill(&mut self) {
+        let mut child = self.server.take().expect("the box runs");
+        child.kill().expect("it can be killed");
+        child.wait().expect("it can be reaped");
+    }
+
+    /// A clean stop; the box must end with success.
+    pub fn stop(&mut self) {
+        let out = self.forebay(&["shutdown"]);
+        assert!(out.status.success(), "shutdown: {}", text(&out));
+        let status = self
+            .server
+            .take()
+            .expect("the box runs")
+            .wait()
+            .expect("it can be reaped");
+        assert!(
+            status.success(),
+            "the box ended with {status}: {}",
+            self.log_text()
+        );
+    }
+
+    /// A command to this box.
+    pub fn forebay(&self, args: &[&str]) -> Output {
+        Command::new(FOREBAY)
+            .args(args)
+            .arg("--socket")
+            .arg(self.path("admin.sock"))
+            .output()
+            .expect("forebay runs")
+    }
+
+    /// Mounts the target on `name` under the site's directory.
+    pub fn mount(&mut self, name: &str) -> PathBuf {
+        let dir = self.path(name);
+        std::fs::create_dir_all(&dir).expect("mount point");
+        let source = format!("{}/main", self.addr);
+        let out = Command::new(FOREBAY)
+            .args(["mount", &source])
+            .arg(&dir)
+            .output()
+            .expect("forebay mount runs");
+        assert!(out.status.success(), "mount: {}", text(&out));
+        self.mounts.push(dir.clone());
+        dir
+    }
+
+    pub fn umount(&mut self, dir: &Path) {
+        let out = Command::new(FOREBAY)
+            .arg("umount")
+            .arg(dir)
+            .output()
+            .expect("umount runs");
+        assert!(out.status.success(), "umount: {}", text(&out));
+        self.mounts.retain(|m| m != dir);
+    }
+
+    /// Everything owed is at the origin when this returns.
+    pub fn flush(&self) {
+        let out = self.forebay(&["flush", "main", "--wait"]);
+        assert!(out.status.success(), "flush: {}", text(&out));
+    }
+
+    pub fn status(&self) -> serde_json::Value {
+        let out = self.forebay(&["status", "--json"]);
+        assert!(out.status.success(), "status: {}", text(&out));
+        serde_json::from_slice(&out.stdout).expect("status is JSON")
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        for dir in std::mem::take(&mut self.mounts) {
+            // A test that failed may leave files open: detach, never hang.
+            let _ = rustix::mount::unmount(&dir, rustix::mount::UnmountFlags::DETACH);
+        }
+        if let Some(mut child) = self.server.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- the box's log ---\n{}", self.log_text());
+        }
+    }
+}
+
+/// Both outputs of a command, for messages.
+pub fn text(out: &Output) -> String {
+    let mut all = String::from_utf8_lossy(&out.stdout).into_owned();
+    all.push_str(&String::from_utf8_lossy(&out.stderr));
+    all
+}
+
+/// Runs a shell script with `dir` as working directory; it must succeed.
+pub fn sh(dir: &Path, script: &str) -> String {
+    let out = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", script])
+        .current_dir(dir)
+        .output()
+        .expect("bash runs");
+    assert!(
+        out.status.success(),
+        "`{script}` in {}: {}",
+        dir.display(),
+        text(&out)
+    );
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+/// The whole content of a file.
+pub fn slurp(path: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut file = std::fs::File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    file.read_to_end(&mut bytes)
+        .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    bytes
+}
