@@ -209,6 +209,16 @@ impl<C: Conn> Sender<C> {
         outbox.filled.notify();
     }
 
+    /// Counts `bytes` of a frame that is being made as if they were queued.
+    pub fn reserve(&self, bytes: usize) {
+        self.0.queued_bytes.set(self.0.queued_bytes.get() + bytes);
+    }
+
+    /// Gives back what `reserve` counted.
+    pub fn release(&self, bytes: usize) {
+        self.0.sent(bytes);
+    }
+
     /// Waits until less than `bytes` are queued or on their way. Whoever
     /// produces frames for a peer that does not read them stops here.
     pub async fn below(&self, bytes: usize) {
@@ -238,6 +248,14 @@ impl<C: Conn> Sender<C> {
     }
 }
 
+impl<C> Outbox<C> {
+    fn sent(&self, bytes: usize) {
+        let left = self.queued_bytes.get().saturating_sub(bytes);
+        self.queued_bytes.set(left);
+        self.drained.notify();
+    }
+}
+
 /// The sending task.
 async fn drain<W: World>(world: W, sender: Sender<W::Conn>) {
     let outbox = &sender.0;
@@ -256,10 +274,7 @@ async fn drain<W: World>(world: W, sender: Sender<W::Conn>) {
                 sender.close();
                 return;
             }
-            outbox
-                .queued_bytes
-                .set(outbox.queued_bytes.get().saturating_sub(bytes));
-            outbox.drained.notify();
+            outbox.sent(bytes);
         }
     }
 }

@@ -1,0 +1,386 @@
+//! One request in its task: answered from its record, or run, committed and
+//! answered.
+
+use super::connection::{GONE, checksum, nothing};
+use super::export::{Export, Link};
+use super::record::ReplyRecord;
+use super::recovery::Turn;
+use super::slots::Answer;
+use super::{Unstable, keeper};
+use crate::base::codec::Codec;
+use crate::base::{Errno, Fid, Lsn, Slice, Transno, Xid};
+use crate::namespace::key;
+use crate::shard::{Incoming, Outgoing, Shard, dispatch};
+use crate::wire::head::flags;
+use crate::wire::op::OpenFile;
+use crate::wire::{Frame, Reply, ReplyHead, Request};
+use crate::world::{Level, World};
+use std::future::Future;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// What the session needs of the operations above it.
+pub trait Handler<W: World>: 'static {
+    /// Runs one request to its end.
+    fn run(
+        &self,
+        shard: &Rc<Shard<W>>,
+        export: &Rc<Export>,
+        incoming: &Incoming,
+    ) -> impl Future<Output = Outgoing>;
+
+    /// A client that comes back declares an open file that it held before.
+    fn reopened(
+        &self,
+        shard: &Rc<Shard<W>>,
+        export: &Rc<Export>,
+        open: &OpenFile,
+    ) -> impl Future<Output = Result<(), Errno>>;
+
+    /// The export is gone for good: its open files are to be closed.
+    fn dropped(&self, shard: &Rc<Shard<W>>, export: &Rc<Export>) -> impl Future<Output = ()>;
+
+    /// No client of before the restart can come back any more: what only
+    /// their open files kept may go.
+    fn recovered(&self, shard: &Rc<Shard<W>>) -> impl Future<Output = ()>;
+}
+
+/// The box's own operations.
+pub struct Dispatch;
+
+impl<W: World> Handler<W> for Dispatch {
+    async fn run(
+        &self,
+        shard: &Rc<Shard<W>>,
+        export: &Rc<Export>,
+        incoming: &Incoming,
+    ) -> Outgoing {
+        dispatch::run(shard, export, incoming).await
+    }
+
+    async fn reopened(
+        &self,
+        _shard: &Rc<Shard<W>>,
+        export: &Rc<Export>,
+        open: &OpenFile,
+    ) -> Result<(), Errno> {
+        let mut opens = export.opens.borrow_mut();
+        opens.insert(open.open, (open.fid, open.flags));
+        Ok(())
+    }
+
+    async fn dropped(&self, _shard: &Rc<Shard<W>>, export: &Rc<Export>) {
+        export.opens.borrow_mut().clear();
+    }
+
+    async fn recovered(&self, _shard: &Rc<Shard<W>>) {}
+}
+
+/// A request with what its answer needs.
+pub(super) struct Asked {
+    pub incoming: Incoming,
+    /// The connection that it came on, which counts `reserved` for the answer.
+    pub link: Rc<dyn Link>,
+    pub reserved: usize,
+}
+
+/// Runs a request in its slot, to its answer.
+pub(super) async fn run<W: World, H: Handler<W>>(
+    shard: Rc<Shard<W>>,
+    handler: Rc<H>,
+    export: Rc<Export>,
+    asked: Asked,
+) {
+    let Asked {
+        incoming,
+        link,
+        reserved,
+    } = asked;
+    let began = shard.world.now();
+    let (tag, xid, op) = (incoming.head.tag, incoming.xid, incoming.request.tag());
+    if let Some(answer) = recorded(&shard, &export, &incoming).await {
+        let answer = Rc::new(answer);
+        export.answered(tag, xid, Some(Rc::clone(&answer)));
+        link.send(again(&shard, &export, xid, op, &answer), reserved);
+        return;
+    }
+    let outgoing = execute(&shard, &handler, &export, &incoming).await;
+    let answer = match &outgoing.result {
+        Ok((reply, _)) if outgoing.transno > Transno(0) => Some(Rc::new(Answer {
+            transno: outgoing.transno,
+            reply: reply.clone(),
+        })),
+        _ => None,
+    };
+    export.answered(tag, xid, answer);
+    let mut head = reply_head(&shard, &export);
+    head.transno = outgoing.transno;
+    head.service_us = shard.sessions.estimate.note(shard.world.now() - began);
+    let frame = framed(&export, xid, op, head, outgoing.result);
+    // A resend may have come on a newer connection meanwhile.
+    let newest = export.state.link.borrow().clone();
+    match newest {
+        Some(newest) if !Rc::ptr_eq(&newest, &link) => {
+            newest.send(frame, 0);
+            link.release(reserved);
+        }
+        _ => link.send(frame, reserved),
+    }
+}
+
+/// The answer that was given before the box restarted, if there is one.
+async fn recorded<W: World>(
+    shard: &Rc<Shard<W>>,
+    export: &Rc<Export>,
+    incoming: &Incoming,
+) -> Option<Answer> {
+    if incoming.head.flags & flags::RESENT == 0 {
+        return None;
+    }
+    let key = key::reply(export.client, incoming.head.tag);
+    let bytes = shard.flash.get(&key).await.ok()??;
+    let record = ReplyRecord::from_slice(&bytes).ok()?;
+    if record.xid != incoming.xid || record.op != incoming.request.tag() {
+        return None;
+    }
+    reopen(export, &incoming.request, &record.reply);
+    Some(Answer {
+        transno: record.transno,
+        reply: record.reply,
+    })
+}
+
+/// An open that an earlier instance of the box answered is held here too.
+fn reopen(export: &Export, request: &Request, reply: &Reply) {
+    let (open, flags, fid) = match (request, reply) {
+        (Request::Open(r), _) => (r.open, r.flags, r.fid),
+        (Request::Create(r), Reply::Entry(entry)) => (r.open, r.flags, entry.fid),
+        _ => return,
+    };
+    if open.0 != 0 {
+        export.opens.borrow_mut().insert(open, (fid, flags));
+    }
+}
+
+/// Runs the operation and waits for what its answer promises.
+async fn execute<W: World, H: Handler<W>>(
+    shard: &Rc<Shard<W>>,
+    handler: &Rc<H>,
+    export: &Rc<Export>,
+    incoming: &Incoming,
+) -> Outgoing {
+    shard.sessions.gate().await;
+    let is_write = matches!(incoming.request, Request::Write(_));
+    if is_write && let Err(e) = keeper::mark_unstable(shard, export).await {
+        return failed(e);
+    }
+    if export.is_ended() {
+        return failed(GONE);
+    }
+    let mut outgoing = handler.run(shard, export, incoming).await;
+    if let Err(e) = settle(shard, export, incoming, &outgoing).await {
+        shard
+            .world
+            .log(Level::Error, &format!("an operation is not durable: {e}"));
+        outgoing.result = Err(e);
+    }
+    outgoing
+}
+
+fn failed(errno: Errno) -> Outgoing {
+    Outgoing {
+        result: Err(errno),
+        transno: Transno(0),
+        lsn: Lsn(0),
+    }
+}
+
+/// Waits until what the answer tells is as stable as it must be: a change of
+/// names before it is answered; a write when its client asks (Fsync), or when
+/// somebody else is about to see it (L9).
+async fn settle<W: World>(
+    shard: &Rc<Shard<W>>,
+    export: &Rc<Export>,
+    incoming: &Incoming,
+    outgoing: &Outgoing,
+) -> Result<(), Errno> {
+    let state = &export.state;
+    let mut lsn = Lsn(0);
+    if outgoing.transno > Transno(0) {
+        state.last_lsn.set(state.last_lsn.get().max(outgoing.lsn));
+        match &incoming.request {
+            Request::Write(write) => note_unstable(shard, export, write.fid, outgoing),
+            _ => lsn = outgoing.lsn,
+        }
+    }
+    if matches!(incoming.request, Request::Fsync(_)) {
+        lsn = state.last_lsn.get();
+    }
+    if let Ok((reply, _)) = &outgoing.result {
+        lsn = lsn.max(shown(shard, export, &incoming.request, reply));
+    }
+    match lsn {
+        Lsn(0) => Ok(()),
+        lsn => shard.flash.commit(lsn).await,
+    }
+}
+
+fn note_unstable<W: World>(shard: &Rc<Shard<W>>, export: &Rc<Export>, fid: Fid, out: &Outgoing) {
+    let entry = Unstable {
+        client: export.client,
+        transno: out.transno,
+        lsn: out.lsn,
+    };
+    shard.sessions.unstable.borrow_mut().insert(fid, entry);
+    let newest = export.state.last_unstable.get().max(out.transno);
+    export.state.last_unstable.set(newest);
+    keeper::notice_later(shard, export);
+}
+
+/// The journal position of unstable writes by others that the answer shows.
+fn shown<W: World>(shard: &Shard<W>, export: &Export, request: &Request, reply: &Reply) -> Lsn {
+    let unstable = shard.sessions.unstable.borrow();
+    if unstable.is_empty() {
+        return Lsn(0);
+    }
+    let of = |fid: Fid| match unstable.get(&fid) {
+        Some(u) if u.client != export.client => u.lsn,
+        _ => Lsn(0),
+    };
+    let asked = match request {
+        Request::Read(r) => of(r.fid),
+        Request::Seek(r) => of(r.fid),
+        Request::Getattr(r) => of(r.fid),
+        Request::CopyRange(r) => of(r.from),
+        _ => Lsn(0),
+    };
+    let told = match reply {
+        Reply::Entry(entry) => of(entry.fid),
+        Reply::Listing(listing) => {
+            let fids = listing.entries.iter().map(|entry| of(entry.fid));
+            fids.max().unwrap_or_default()
+        }
+        _ => Lsn(0),
+    };
+    asked.max(told)
+}
+
+/// A replayed operation, when its turn has come.
+pub(super) async fn replay<W: World, H: Handler<W>>(
+    shard: &Rc<Shard<W>>,
+    handler: &Rc<H>,
+    export: &Rc<Export>,
+    link: &Rc<dyn Link>,
+    incoming: Incoming,
+) -> Result<(), Errno> {
+    let sessions = &shard.sessions;
+    let transno = incoming.head.transno;
+    let mut announced = false;
+    loop {
+        if export.is_ended() || link.is_closed() {
+            return Err(GONE);
+        }
+        let turn = sessions
+            .recovery
+            .borrow_mut()
+            .on_replay(export.client, transno);
+        match turn {
+            Turn::Run => break,
+            Turn::Done => return Ok(()),
+            Turn::Late => return Err(GONE),
+            Turn::Wait => {
+                // Its arrival may be what another replay waits for.
+                if !std::mem::replace(&mut announced, true) {
+                    sessions.changed.notify();
+                }
+                sessions.changed.wait().await;
+            }
+        }
+    }
+    let outgoing = handler.run(shard, export, &incoming).await;
+    if let Request::Write(write) = &incoming.request
+        && outgoing.transno > Transno(0)
+    {
+        note_unstable(shard, export, write.fid, &outgoing);
+    }
+    let state = &export.state;
+    state.last_lsn.set(state.last_lsn.get().max(outgoing.lsn));
+    sessions
+        .recovery
+        .borrow_mut()
+        .on_replayed(export.client, transno);
+    sessions.changed.notify();
+    outgoing.result.map(|_| ())
+}
+
+/// Gives an answer again.
+pub(super) fn answer_again<W: World>(
+    shard: &Rc<Shard<W>>,
+    export: &Rc<Export>,
+    xid: Xid,
+    op: u16,
+    answer: &Answer,
+) {
+    export.send(again(shard, export, xid, op, answer));
+}
+
+fn again<W: World>(
+    shard: &Rc<Shard<W>>,
+    export: &Rc<Export>,
+    xid: Xid,
+    op: u16,
+    answer: &Answer,
+) -> Frame {
+    let mut head = reply_head(shard, export);
+    head.transno = answer.transno;
+    framed(
+        export,
+        xid,
+        op,
+        head,
+        Ok((answer.reply.clone(), Vec::new())),
+    )
+}
+
+/// Answers a request of the connection itself.
+pub(super) fn reply<W: World>(
+    shard: &Rc<Shard<W>>,
+    export: &Rc<Export>,
+    xid: Xid,
+    op: u16,
+    result: Result<(), Errno>,
+) {
+    let head = reply_head(shard, export);
+    let result = result.map(|()| (nothing(), Vec::new()));
+    export.send(framed(export, xid, op, head, result));
+}
+
+fn framed(
+    export: &Export,
+    xid: Xid,
+    op: u16,
+    mut head: ReplyHead,
+    result: Result<(Reply, Vec<Slice>), Errno>,
+) -> Frame {
+    let checksum = checksum(export);
+    match result {
+        Ok((reply, payload)) => Frame::reply(xid, op, &head, Some(&reply), payload, checksum),
+        Err(errno) => {
+            head.status = errno.0;
+            Frame::reply(xid, op, &head, None, Vec::new(), checksum)
+        }
+    }
+}
+
+/// What every reply says of the shard.
+pub(super) fn reply_head<W: World>(shard: &Shard<W>, export: &Export) -> ReplyHead {
+    let lease: Duration = export.state.lease.get();
+    ReplyHead {
+        epoch: shard.sessions.settings.borrow().map.epoch,
+        last_committed: shard.flash.last_committed(),
+        time: shard.world.wall(),
+        lease_ms: u32::try_from(lease.as_millis()).unwrap_or(u32::MAX),
+        estimate_us: shard.sessions.estimate.0.get(),
+        ..ReplyHead::default()
+    }
+}
