@@ -390,6 +390,20 @@ impl ExtentMap {
         self.finish(edit)
     }
 
+    /// Makes clean holes of what no extent covers in `range`.
+    pub fn fill_gaps(&mut self, range: Range<u64>, epoch: SnapEpoch) -> Change {
+        // With an origin that reaches past the range, a gap is what is absent.
+        let gaps = self.lookup(range.clone(), u64::MAX);
+        let gaps: Vec<_> = gaps.filter(|s| s.what == What::Absent).collect();
+        let mut edit = Edit::default();
+        for Segment { range, .. } in gaps {
+            let hole = Extent::hole(range.end - range.start, false, epoch);
+            self.set(range.start, Some(hole), &mut edit);
+        }
+        self.join_over(&range, &mut edit);
+        self.finish(edit)
+    }
+
     /// Forgets everything from `size` on. With the origin size lowered to it,
     /// what was there is a hole for ever.
     pub fn truncate(&mut self, size: u64) -> Change {

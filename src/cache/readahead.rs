@@ -34,6 +34,12 @@ pub struct Detector {
 }
 
 impl Detector {
+    /// Nothing was read yet.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.next == 0
+    }
+
     /// `window_max` is zero where nothing may be read ahead.
     pub fn on_read(&mut self, offset: u64, len: u64, size: u64, window_max: u64) -> Advice {
         let end = offset.saturating_add(len);

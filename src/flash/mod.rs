@@ -58,6 +58,8 @@ pub struct Usage {
     pub total_bytes: u64,
     /// What data may still take: free segments beyond the reserve.
     pub free_bytes: u64,
+    /// Size of a data segment.
+    pub segment_bytes: u32,
     /// Sealed data segments, with the bytes in each that are still referred to.
     pub sealed: Vec<(u32, u32)>,
 }

@@ -225,6 +225,7 @@ impl<W: World> Flash<W> {
         Usage {
             total_bytes: space.total() as u64 * segment,
             free_bytes: space.available() as u64 * segment,
+            segment_bytes: self.0.segment_bytes(),
             sealed: space.sealed(),
         }
     }

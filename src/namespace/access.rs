@@ -79,10 +79,12 @@ fn permits(
         return Ok(has(mode >> 6));
     }
     // An ACL's mask shows as the group bits: none set, nothing it could grant.
-    if bounds.acls && mode & 0o070 != 0 && inode.attr.kind != FileKind::Symlink {
-        if let Some(acl) = access_acl(view, fid, inode)? {
-            return Ok(acl.permits(inode.attr.gid, caller, want));
-        }
+    if bounds.acls
+        && mode & 0o070 != 0
+        && inode.attr.kind != FileKind::Symlink
+        && let Some(acl) = access_acl(view, fid, inode)?
+    {
+        return Ok(acl.permits(inode.attr.gid, caller, want));
     }
     if caller.in_group(inode.attr.gid) {
         return Ok(has(mode >> 3));

@@ -212,10 +212,10 @@ mod tests {
         let mut torn = acl(NAMED);
         torn.pop();
         assert_eq!(Acl::parse(&torn), Err(Errno::EINVAL));
-        for without in 0..NAMED.len() {
+        for (without, entry) in NAMED.iter().enumerate() {
             let mut entries = NAMED.to_vec();
             entries.remove(without);
-            let named = matches!(NAMED[without].0, USER | GROUP);
+            let named = matches!(entry.0, USER | GROUP);
             assert_eq!(Acl::parse(&acl(&entries)).is_ok(), named, "{without}");
         }
         let twice = [&NAMED[..1], NAMED].concat();

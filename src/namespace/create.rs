@@ -31,7 +31,7 @@ pub struct New<'a> {
 /// What came of it.
 #[derive(Debug)]
 pub enum Created {
-    New(Fid, Change),
+    New(Fid, Box<Change>),
     /// A regular file was there, and `exclusive` was not asked.
     There(Fid),
 }
@@ -58,9 +58,9 @@ pub fn create(view: &impl View, ctx: Ctx<'_>, new: &New<'_>) -> Result<Created, 
     let fid = build(&mut draft, ctx, new, &dir)?;
     match new.name {
         Some(name) => attach(&mut draft, ctx, new.parent, slot.cookie(), name, fid)?,
-        None => draft.change.orphans.push(fid),
+        None => draft.change.orphans.push((fid, true)),
     }
-    Ok(Created::New(fid, draft.change))
+    Ok(Created::New(fid, Box::new(draft.change)))
 }
 
 /// The refusals, in the order in which Linux makes them.

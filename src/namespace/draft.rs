@@ -5,7 +5,7 @@ use super::acl;
 use super::record::{Dirent, Inode, OwedOp, flag};
 use super::view::{Need, Stop, View};
 use super::xattr;
-use crate::base::{Errno, Fid, Name, Time};
+use crate::base::{Errno, Fid, FileKind, Identity, Name, Time};
 use std::rc::Rc;
 
 /// What an accepted operation does, as records to put (`Some`) or delete.
@@ -13,11 +13,10 @@ use std::rc::Rc;
 pub struct Change {
     pub inodes: Vec<(Fid, Inode)>,
     pub slots: Vec<(Fid, u64, Option<Dirent>)>,
-    pub xattrs: Vec<(Fid, Vec<u8>, Option<Rc<[u8]>>)>,
-    /// Inodes without names that stay for open handles (N9).
-    pub orphans: Vec<Fid>,
-    /// Orphans that have a name again.
-    pub adopted: Vec<Fid>,
+    pub xattrs: Vec<XattrChange>,
+    /// Inodes that from now on stay without names for open handles (N9), or
+    /// (`false`) no longer do.
+    pub orphans: Vec<(Fid, bool)>,
     /// Files whose last name is gone and that nobody has open: their bytes go
     /// with the change. The inode stays until write-back is done with it.
     pub gone: Vec<Fid>,
@@ -29,7 +28,12 @@ pub struct Change {
     pub truncated: Option<(Fid, u64)>,
     /// The identity from [`View::fresh`] was used.
     pub born: Option<Fid>,
+    /// Inodes that nothing refers to any more: their records go.
+    pub forgotten: Vec<(Fid, Option<Identity>)>,
 }
+
+/// File, name, and the new value or none.
+pub type XattrChange = (Fid, Vec<u8>, Option<Rc<[u8]>>);
 
 pub struct Draft<'v, V> {
     view: &'v V,
@@ -51,7 +55,7 @@ impl<V: View> View for Draft<'_, V> {
         }
     }
     fn xattr(&self, fid: Fid, name: &[u8]) -> Result<Option<Rc<[u8]>>, Need> {
-        let ours = |x: &&(Fid, Vec<u8>, Option<Rc<[u8]>>)| x.0 == fid && x.1 == name;
+        let ours = |x: &&XattrChange| x.0 == fid && x.1 == name;
         match self.change.xattrs.iter().find(ours) {
             Some((_, _, value)) => Ok(value.clone()),
             None => self.view.xattr(fid, name),
@@ -151,7 +155,7 @@ impl<'v, V: View> Draft<'v, V> {
         if last {
             inode.flags |= flag::ORPHAN;
             if self.is_open(fid) {
-                self.change.orphans.push(fid);
+                self.change.orphans.push((fid, true));
             } else {
                 self.forget_contents(fid, &mut inode)?;
             }
@@ -165,7 +169,9 @@ impl<'v, V: View> Draft<'v, V> {
         xattr::clear(self, fid, inode)?;
         inode.flags &= !(flag::DATA_OWED | flag::ATTRS_OWED | flag::XATTRS_OWED);
         self.change.dirty.retain(|f| *f != fid);
-        self.change.gone.push(fid);
+        if inode.attr.kind == FileKind::Regular {
+            self.change.gone.push(fid);
+        }
         Ok(())
     }
 

@@ -66,6 +66,13 @@ pub fn orphan(fid: Fid) -> Vec<u8> {
     key(table::ORPHAN, &[&fid.to_bytes()])
 }
 
+/// The FID in a key of the orphan table.
+#[must_use]
+pub fn orphaned(key: &[u8]) -> Option<Fid> {
+    let (_, fid) = key.split_first()?;
+    Some(Fid::from_bytes(fid.try_into().ok()?))
+}
+
 #[must_use]
 pub fn owed(seq: u64) -> Vec<u8> {
     key(table::OWED, &[&seq.to_be_bytes()])

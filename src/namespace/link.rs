@@ -77,7 +77,7 @@ fn adopt<V: View>(
         draft.change.dirty.push(fid);
     }
     draft.put(fid, file);
-    draft.change.adopted.push(fid);
+    draft.change.orphans.push((fid, false));
     attach(&mut draft, ctx, parent, cookie, name, fid)?;
     Ok(draft.change)
 }

@@ -29,7 +29,8 @@ pub fn setattr(
     let mut draft = Draft::new(view);
     let mut next = inode.clone();
     let now = stamp(&mut next, ctx.now);
-    owner(ctx, &mut next, set);
+    next.attr.uid = set.uid.unwrap_or(next.attr.uid);
+    next.attr.gid = set.gid.unwrap_or(next.attr.gid);
     if let Some(mode) = set.mode {
         next.attr.mode = mode & 0o7777;
         if mode & libc::S_ISGID != 0 && !ctx.caller.keeps_setgid(next.attr.gid) {
@@ -131,11 +132,6 @@ fn may_touch(
         return Err(Errno::EPERM.into());
     }
     access::check(view, ctx.bounds, ctx.caller, fid, inode, access::WRITE)
-}
-
-fn owner(_ctx: Ctx<'_>, next: &mut Inode, set: &SetAttr) {
-    next.attr.uid = set.uid.unwrap_or(next.attr.uid);
-    next.attr.gid = set.gid.unwrap_or(next.attr.gid);
 }
 
 /// Takes setuid, setgid and capabilities away (L11); the mode only if the

@@ -1,11 +1,11 @@
 //! Removing names and directories.
 
 use super::access;
-use super::draft::{Change, Draft};
+use super::draft::{Change, Draft, stamp};
 use super::entry;
 use super::record::{Dirent, Inode, OwedOp, OwedUnlink, flag};
 use super::view::{Ctx, Need, Stop, View};
-use crate::base::{Errno, Fid, FileKind, Name};
+use crate::base::{Errno, Fid, FileKind, Locator, Name};
 
 /// unlink(2), or rmdir(2) with `is_dir`.
 pub fn unlink(
@@ -72,4 +72,66 @@ fn owed(parent: Fid, there: &Dirent, victim: &Inode, last: bool) -> OwedOp {
         last,
         identity: victim.locator.identity.clone(),
     })
+}
+
+/// Nobody holds `fid` open any more: if it has no names, its contents go. The
+/// inode goes with them unless write-back still has to carry out its removal
+/// (then [`forget`] follows that). `None`: it lives, or others have it open.
+pub fn release(view: &impl View, ctx: Ctx<'_>, fid: Fid) -> Result<Option<Change>, Stop> {
+    let Some(mut inode) = view.inode(fid)? else {
+        return Ok(None);
+    };
+    if inode.flags & flag::ORPHAN == 0 || view.is_open(fid) {
+        return Ok(None);
+    }
+    let mut draft = Draft::new(view);
+    stamp(&mut inode, ctx.now);
+    draft.forget_contents(fid, &mut inode)?;
+    draft.change.orphans.push((fid, false));
+    let at_origin = inode.locator.identity.clone();
+    match (
+        inode.flags & flag::UNNAMED != 0,
+        at_origin,
+        &inode.locator.name,
+    ) {
+        (true, Some(identity), Some(name)) => {
+            // It waits among the orphans at the origin.
+            draft.change.owed.push(OwedOp::Unlink(OwedUnlink {
+                parent: inode.locator.parent,
+                name: name.clone(),
+                fid,
+                dir: false,
+                last: true,
+                identity: Some(identity),
+            }));
+            draft.put(fid, inode);
+        }
+        (true, identity, _) => draft.change.forgotten.push((fid, identity)),
+        (false, _, _) => draft.put(fid, inode),
+    }
+    Ok(Some(draft.change))
+}
+
+/// Write-back carried out the removal of the last name of `fid`. `kept`: it is
+/// still held open, and was moved to `kept` at the origin (O4). The change
+/// forgets the inode, or notes that nothing owed names it any more.
+pub fn forget(view: &impl View, fid: Fid, kept: Option<Locator>) -> Result<Change, Stop> {
+    let mut draft = Draft::new(view);
+    let Some(mut inode) = view.inode(fid)? else {
+        return Ok(draft.change);
+    };
+    if inode.attr.nlink > 0 {
+        return Ok(draft.change);
+    }
+    if view.is_open(fid) {
+        inode.flags |= flag::UNNAMED;
+        if let Some(locator) = kept {
+            inode.locator = locator;
+        }
+        draft.put(fid, inode);
+    } else {
+        let identity = inode.locator.identity;
+        draft.change.forgotten.push((fid, identity));
+    }
+    Ok(draft.change)
 }

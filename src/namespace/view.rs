@@ -2,7 +2,7 @@
 
 use super::access::Caller;
 use super::record::{Dirent, Inode};
-use crate::base::{Errno, Fid, Name, Time};
+use crate::base::{Errno, Fid, Name, Time, limits};
 use std::rc::Rc;
 
 /// The records as they are now. Reading is synchronous; what is not in memory
@@ -42,6 +42,8 @@ pub enum Need {
     Fids,
     /// Room on flash.
     Room,
+    /// A record that cannot be read as what it should be: it must be repaired.
+    Damaged(Vec<u8>),
 }
 
 /// Why a decision has no result.
@@ -78,6 +80,22 @@ pub struct Bounds {
     pub hard_links: bool,
     pub xattrs: bool,
     pub acls: bool,
+}
+
+impl Bounds {
+    /// What the box itself can hold.
+    pub const WIDEST: Bounds = Bounds {
+        read_only: false,
+        name_max: limits::NAME_MAX,
+        link_max: limits::LINK_MAX,
+        file_size_max: limits::FILE_SIZE_MAX,
+        owners: true,
+        special_files: true,
+        symlinks: true,
+        hard_links: true,
+        xattrs: true,
+        acls: true,
+    };
 }
 
 /// Who asks, when, and under which bounds.

@@ -300,3 +300,22 @@ pub(super) fn clear<V: View>(
     inode.flags &= !flag::XATTRS;
     Ok(())
 }
+
+/// Takes over what the origin has, all of it: from here on it is known.
+pub fn import<V: View>(
+    draft: &mut Draft<'_, V>,
+    fid: Fid,
+    inode: &mut Inode,
+    values: &[(Vec<u8>, Vec<u8>)],
+) {
+    inode.flags |= flag::XATTRS_COMPLETE;
+    if values.is_empty() {
+        return;
+    }
+    inode.flags |= flag::XATTRS;
+    let names: Vec<_> = values.iter().map(|(name, _)| Bytes(name.clone())).collect();
+    draft.put_xattr(fid, LIST, Some(Codec::to_vec(&names).into()));
+    for (name, value) in values {
+        draft.put_xattr(fid, name, Some(value.as_slice().into()));
+    }
+}

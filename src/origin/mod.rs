@@ -5,6 +5,7 @@
 
 use crate::base::codec::Bytes;
 use crate::base::{Attr, Buf, Errno, FileKind, Identity, Name, SetAttr, Slice, TargetId, Time};
+use crate::record;
 
 pub mod posix;
 
@@ -187,28 +188,30 @@ pub struct Statfs {
     pub namelen: u32,
 }
 
-/// What the origin can hold, probed at start and enforced at the front (O6).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    pub name_max: u32,
-    pub link_max: u32,
-    pub file_size_max: u64,
-    pub handles: bool,
-    pub xattrs: bool,
-    pub acls: bool,
-    pub symlinks: bool,
-    pub hard_links: bool,
-    pub special_files: bool,
-    /// May the box give files away (is it root there)?
-    pub owners: bool,
-    pub rename_noreplace: bool,
-    pub rename_exchange: bool,
-    pub punch: bool,
-    pub read_only: bool,
-    /// Granularity of timestamps in nanoseconds.
-    pub time_step: u32,
-    /// The origin's clock when probed, for O11.
-    pub clock: Time,
-    /// The root's identity; a target whose root changed is refused.
-    pub root: Identity,
+record! {
+    /// What the origin can hold, probed at start and enforced at the front (O6).
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Limits {
+        pub name_max: u32,
+        pub link_max: u32,
+        pub file_size_max: u64,
+        pub handles: bool,
+        pub xattrs: bool,
+        pub acls: bool,
+        pub symlinks: bool,
+        pub hard_links: bool,
+        pub special_files: bool,
+        /// May the box give files away (is it root there)?
+        pub owners: bool,
+        pub rename_noreplace: bool,
+        pub rename_exchange: bool,
+        pub punch: bool,
+        pub read_only: bool,
+        /// Granularity of timestamps in nanoseconds.
+        pub time_step: u32,
+        /// The origin's clock when probed, for O11.
+        pub clock: Time,
+        /// The root's identity; a target whose root changed is refused.
+        pub root: Identity,
+    }
 }

@@ -1,18 +1,151 @@
-//! From a request to its handler.
-use super::{Incoming, Outgoing, Shard, session::Export};
-use crate::base::{Errno, Lsn, Transno};
+//! From a request to its handler, and the glue between inodes and bytes.
+
+use super::meta::{self, Call};
+use super::{Incoming, Outgoing, Shard, file, session::Export};
+use crate::base::{Errno, Fid, Lsn, Transno};
+use crate::conf::Writeback;
+use crate::shard::writeback;
+use crate::wire::op::Empty;
+use crate::wire::{Reply, Request};
 use crate::world::World;
 use std::rc::Rc;
 
 /// Runs one request to its end. Never panics on what a client sent.
 pub async fn run<W: World>(
-    _shard: &Rc<Shard<W>>,
-    _export: &Rc<Export>,
-    _in: &Incoming,
+    shard: &Rc<Shard<W>>,
+    export: &Rc<Export>,
+    incoming: &Incoming,
 ) -> Outgoing {
+    let out = match Call::new(shard, export, incoming) {
+        Ok(call) => attempt(&call).await,
+        Err(errno) => Err(errno),
+    };
+    out.unwrap_or_else(|errno| Outgoing {
+        result: Err(errno),
+        transno: Transno(0),
+        lsn: Lsn(0),
+    })
+}
+
+/// The reply of an operation that was done before is given again from its
+/// record: what the operation left in memory is made again, too.
+pub fn repeated<W: World>(
+    shard: &Rc<Shard<W>>,
+    export: &Rc<Export>,
+    incoming: &Incoming,
+    reply: &Reply,
+) {
+    let Reply::Entry(entry) = reply else { return };
+    match &incoming.request {
+        Request::Create(op) => meta::opened(shard, export, op.open, entry.fid, op.flags),
+        Request::Open(op) => meta::opened(shard, export, op.open, entry.fid, op.flags),
+        _ => {}
+    }
+}
+
+async fn attempt<W: World>(call: &Call<'_, W>) -> Result<Outgoing, Errno> {
+    if let Some(fid) = subject(&call.incoming.request) {
+        call.check_fid(fid)?;
+    }
+    let out = handle(call).await?;
+    if out.transno > Transno(0) && is_on_names(&call.incoming.request) {
+        through(call, None).await?;
+    }
+    Ok(out)
+}
+
+async fn handle<W: World>(call: &Call<'_, W>) -> Result<Outgoing, Errno> {
+    match &call.incoming.request {
+        Request::Lookup(op) => meta::lookup(call, op).await,
+        Request::Getattr(op) => meta::getattr(call, op).await,
+        Request::Setattr(op) => meta::setattr(call, op).await,
+        Request::Readlink(op) => meta::readlink(call, op).await,
+        Request::Readdir(op) => meta::readdir(call, op).await,
+        Request::Create(op) => meta::create(call, op).await,
+        Request::Link(op) => meta::link(call, op).await,
+        Request::Unlink(op) => meta::unlink(call, op).await,
+        Request::Rename(op) => meta::rename(call, op).await,
+        Request::Open(op) => meta::open(call, op).await,
+        Request::Close(op) => meta::close(call, op).await,
+        Request::Statfs(_) => meta::statfs(call).await,
+        Request::XattrGet(op) => meta::xattr_get(call, op).await,
+        Request::XattrSet(op) => meta::xattr_set(call, op).await,
+        Request::XattrList(op) => meta::xattr_list(call, op).await,
+        Request::XattrRemove(op) => meta::xattr_remove(call, op).await,
+        Request::Read(op) => file::read(call, op).await,
+        Request::Write(op) => file::write(call, op).await,
+        Request::Fsync(op) => {
+            call.shard.flash.commit(call.shard.applied.get()).await?;
+            through(call, Some(op.fid)).await?;
+            Ok(done())
+        }
+        Request::Fallocate(op) => file::fallocate(call, op).await,
+        Request::Seek(op) => file::seek(call, op).await,
+        Request::CopyRange(op) => file::copy_range(call, op).await,
+        Request::Reopen(op) => {
+            meta::reopen(call.shard, call.export, &op.opens);
+            Ok(done())
+        }
+        // The session's own; here only if it has nothing to do for them.
+        Request::Ping(_)
+        | Request::Disconnect(_)
+        | Request::DeclareCred(_)
+        | Request::ReplayDone(_)
+        | Request::Abandon(_) => Ok(done()),
+    }
+}
+
+fn done() -> Outgoing {
     Outgoing {
-        result: Err(Errno::ENOSYS),
+        result: Ok((Reply::Done(Empty {}), Vec::new())),
         transno: Transno(0),
         lsn: Lsn(0),
     }
+}
+
+/// Under `writeback = through` "done" means "at the origin".
+async fn through<W: World>(call: &Call<'_, W>, fid: Option<Fid>) -> Result<(), Errno> {
+    let is_through = call.target.conf.borrow().writeback == Writeback::Through;
+    if is_through {
+        writeback::flush(call.shard, call.target.id, fid).await?;
+    }
+    Ok(())
+}
+
+fn is_on_names(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Create(_) | Request::Link(_) | Request::Unlink(_) | Request::Rename(_)
+    )
+}
+
+/// The file or directory that the request is about, which must be the target's.
+fn subject(request: &Request) -> Option<Fid> {
+    Some(match request {
+        Request::Lookup(op) => op.parent,
+        Request::Getattr(op) | Request::Readlink(op) | Request::XattrList(op) => op.fid,
+        Request::Setattr(op) => op.fid,
+        Request::Readdir(op) => op.fid,
+        Request::Create(op) => op.parent,
+        Request::Link(op) => op.fid,
+        Request::Unlink(op) => op.parent,
+        Request::Rename(op) => op.from,
+        Request::Open(op) => op.fid,
+        Request::XattrGet(op) | Request::XattrRemove(op) => op.fid,
+        Request::XattrSet(op) => op.fid,
+        Request::Read(op) => op.fid,
+        Request::Write(op) => op.fid,
+        Request::Fsync(op) => op.fid,
+        Request::Fallocate(op) => op.fid,
+        Request::Seek(op) => op.fid,
+        Request::CopyRange(op) => op.to,
+        Request::Close(_)
+        | Request::Statfs(_)
+        | Request::Reopen(_)
+        | Request::Ping(_)
+        | Request::Disconnect(_)
+        | Request::DeclareCred(_)
+        | Request::ReplayDone(_)
+        | Request::Abandon(_) => return None,
+    })
 }

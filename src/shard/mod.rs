@@ -45,6 +45,7 @@ use std::rc::Rc;
 
 pub mod data;
 pub mod dispatch;
+mod file;
 pub mod meta;
 pub mod session;
 pub mod writeback;
@@ -61,6 +62,8 @@ pub struct Shard<W: World> {
     pub sessions: session::Sessions,
     /// The last transno given out.
     pub transno: Cell<Transno>,
+    /// The journal position of the last change applied.
+    pub applied: Cell<Lsn>,
 }
 
 /// A target as its shard knows it.
@@ -74,6 +77,23 @@ pub struct Target {
 }
 
 impl<W: World> Shard<W> {
+    /// A shard without targets; [`Shard::start`] makes one that serves.
+    #[must_use]
+    pub fn new(world: W, id: ShardId, flash: Flash<W>, memory_bytes: u64) -> Shard<W> {
+        Shard {
+            id,
+            transno: Cell::new(flash.transno()),
+            world,
+            flash,
+            targets: RefCell::default(),
+            meta: meta::Meta::default(),
+            data: data::Data::new(memory_bytes),
+            writeback: writeback::Writeback::default(),
+            sessions: session::Sessions::default(),
+            applied: Cell::new(Lsn(0)),
+        }
+    }
+
     /// Applies a client's operation: gives it its transno (the replayed one
     /// for a replay) and puts the reply record into the same transaction, so
     /// that effect and answer live and die together (F10).
@@ -111,6 +131,7 @@ impl<W: World> Shard<W> {
         let mut undo = std::mem::take(&mut tx.undo);
         let lsn = self.flash.apply(tx)?;
         undo.disarm();
+        self.applied.set(lsn);
         Ok(lsn)
     }
 }

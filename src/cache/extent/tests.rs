@@ -37,6 +37,10 @@ enum Op {
         at: u64,
         len: u64,
     },
+    FillGaps {
+        at: u64,
+        len: u64,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -50,7 +54,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => span.clone().prop_map(|(at, len)| Op::Punch { at, len }),
         1 => (0..SIZE).prop_map(|size| Op::Truncate { size }),
         2 => span.clone().prop_map(|(at, len)| Op::Clean { at, len }),
-        1 => span.prop_map(|(at, len)| Op::Drop { at, len }),
+        1 => span.clone().prop_map(|(at, len)| Op::Drop { at, len }),
+        1 => span.prop_map(|(at, len)| Op::FillGaps { at, len }),
     ]
 }
 
@@ -150,6 +155,14 @@ impl Bench {
             Op::Drop { at, len } => {
                 self.bytes[at as usize..(at + len) as usize].fill(Byte::Unmapped);
                 self.map.replace(at..at + len, Vec::new())
+            }
+            Op::FillGaps { at, len } => {
+                for byte in &mut self.bytes[at as usize..(at + len) as usize] {
+                    if *byte == Byte::Unmapped {
+                        *byte = Byte::Hole { owed: false };
+                    }
+                }
+                self.map.fill_gaps(at..at + len, SnapEpoch(0))
             }
         };
         self.store(&change, &before);

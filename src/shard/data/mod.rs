@@ -1,131 +1,134 @@
 //! Bytes of files: read, write, truncate, holes, fetches and reclaim.
+//!
+//! ```text
+//! read ──► memory ──► extent map ─┬─► flash            write ─► flash.append ─► extents (dirty)
+//!                                 ├─► zeros (hole)      flush ─► what the origin lacks, and
+//!                                 └─► fetch (absent)             the change that calls it clean
+//! ```
+//!
+//! It owns the extent and summary records of the index, the memory cache, and
+//! the maps of files in use. It never decides who may read or write, never
+//! writes the origin (`writeback` does), and never drops what the origin lacks.
+//!
+//! A change of a map runs ahead of the transaction that carries it; a
+//! transaction that is not applied makes the file forget its map, so that it is
+//! loaded again from the index (`Tx::undo`).
+//!
+//! Start reading at [`read`](read::read), then `file.rs`.
+
 use super::{Shard, Tx};
-use crate::base::{Errno, Fid, Slice};
-use crate::namespace::Inode;
-use crate::world::World;
-use std::ops::Range;
+use crate::base::Fid;
+use crate::cache::memory::Memory;
+use crate::cache::reclaim::Policy;
+use crate::world::sync::{Promise, Semaphore, Signal};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
+mod ahead;
+mod fetch;
+mod file;
 mod flush;
-pub use flush::{DirtyPart, Flush, dirty_parts, mark_clean, read_dirty};
+mod join;
+mod read;
+mod records;
+mod room;
+mod write;
 
-/// State of the data path that lives in memory only.
-#[derive(Default)]
-pub struct Data {}
+pub use ahead::prefetch;
+pub use file::{born, load};
+pub use flush::{DirtyPart, Flush, dirty_parts, mark_clean, read_dirty};
+pub use read::{gather, read, seek};
+pub use room::{make_room, start};
+pub use write::{invalidate, punch, remove, truncate, write, zero};
+
+use crate::base::{Errno, Slice};
+use file::File;
+
+/// Memory where nobody says how much.
+const MEMORY_DEFAULT: u64 = 64 << 20;
+/// What one extent costs in a map, roughly, with its checksums.
+const EXTENT_COST: u64 = 256;
+/// Reads of the origin under way at once; each holds a buffer of 1 MiB.
+const FETCHES_MAX: usize = 64;
+
+/// State of the data path that lives in memory only. A handle.
+#[derive(Clone)]
+pub struct Data(Rc<State>);
+
+struct State {
+    memory: RefCell<Memory>,
+    policy: RefCell<Policy>,
+    files: RefCell<BTreeMap<Fid, Rc<File>>>,
+    /// Files by when they were last looked at, for letting maps go.
+    order: RefCell<VecDeque<(Fid, u64)>>,
+    clock: Cell<u64>,
+    /// Extents in all loaded maps, and how many there should be at most.
+    extents: Cell<usize>,
+    extents_max: usize,
+    loading: RefCell<BTreeMap<Fid, Promise<Result<(), Errno>>>>,
+    fetches: Rc<Semaphore>,
+    /// Dirty bytes of each file that has any, and their sum.
+    dirty: RefCell<BTreeMap<Fid, u64>>,
+    dirty_sum: Cell<u64>,
+    /// Bytes appended since reclaim last looked.
+    appended: Cell<u64>,
+    pressure: Signal,
+    reclaiming: Rc<Semaphore>,
+    zeros: Slice,
+}
+
+impl Default for Data {
+    fn default() -> Data {
+        Data::new(MEMORY_DEFAULT)
+    }
+}
 
 impl Data {
-    /// A data path that keeps at most `bytes` of file contents in memory.
+    /// A data path that uses about `bytes` of memory: most of it for file
+    /// contents, the rest for extent maps.
     #[must_use]
-    pub fn new(_bytes: u64) -> Data {
-        Data::default()
+    pub fn new(bytes: u64) -> Data {
+        let contents = usize::try_from(bytes / 8 * 7).unwrap_or(usize::MAX);
+        let extents = usize::try_from(bytes / 8 / EXTENT_COST).unwrap_or(usize::MAX);
+        Data(Rc::new(State {
+            memory: RefCell::new(Memory::new(contents)),
+            policy: RefCell::default(),
+            files: RefCell::default(),
+            order: RefCell::default(),
+            clock: Cell::new(0),
+            extents: Cell::new(0),
+            extents_max: extents.max(4096),
+            loading: RefCell::default(),
+            fetches: Semaphore::new(FETCHES_MAX),
+            dirty: RefCell::default(),
+            dirty_sum: Cell::new(0),
+            appended: Cell::new(0),
+            pressure: Signal::default(),
+            reclaiming: Semaphore::new(1),
+            zeros: Slice::from(vec![0; read::ZEROS]),
+        }))
     }
-    /// Bytes that the origin is owed, over all files of the shard.
+
+    /// Bytes that the origin is owed, over all files of the shard that were
+    /// looked at since the start; [`start`] looks at all.
     #[must_use]
     pub fn dirty_bytes(&self) -> u64 {
-        0
+        self.0.dirty_sum.get()
+    }
+
+    /// Bytes of one file that the origin is owed.
+    #[must_use]
+    pub fn dirty_bytes_of(&self, fid: Fid) -> u64 {
+        self.0.dirty.borrow().get(&fid).copied().unwrap_or(0)
+    }
+
+    /// Bytes of file contents in memory.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.0.memory.borrow().used() as u64
     }
 }
 
-/// Starts the tasks of the data path: reclaim, and counting what is dirty.
-pub fn start<W: World>(_shard: &Rc<Shard<W>>) {}
-
-/// Notes that `fid` was just made and has no bytes, so that its first write
-/// need not look for any.
-pub fn born<W: World>(_shard: &Shard<W>, _fid: Fid) {}
-
-/// Makes `range` read as zeros, growing the file unless `keep_size`.
-pub fn zero<W: World>(
-    _shard: &Shard<W>,
-    _tx: &mut Tx,
-    _fid: Fid,
-    _inode: &mut Inode,
-    _range: Range<u64>,
-    _keep_size: bool,
-) -> Result<(), Errno> {
-    Err(Errno::ENOSYS)
-}
-
-/// Forgets all clean bytes, in the transaction, because the origin's changed
-/// (its file now has `size` bytes): they will be fetched again. Dirty ones stay.
-pub fn invalidate<W: World>(
-    _shard: &Shard<W>,
-    _tx: &mut Tx,
-    _fid: Fid,
-    _inode: &mut Inode,
-    _size: u64,
-) -> Result<(), Errno> {
-    Err(Errno::ENOSYS)
-}
-
-/// Up to `len` bytes at `offset`, short only at end of file (C10).
-pub async fn read<W: World>(
-    _shard: &Rc<Shard<W>>,
-    _fid: Fid,
-    _offset: u64,
-    _len: u32,
-) -> Result<Vec<Slice>, Errno> {
-    Err(Errno::ENOSYS)
-}
-
-/// Loads the file's extent map; after it, until the next await, `truncate`,
-/// `write`, `punch` and `remove` on the file cannot fail for want of loading.
-pub async fn load<W: World>(_shard: &Rc<Shard<W>>, _fid: Fid) -> Result<(), Errno> {
-    Ok(())
-}
-
-/// Puts `bytes` at `offset` into the transaction: extents, summary, size,
-/// blocks, mtime, ctime, version and DATA_OWED of `inode` (which the caller
-/// puts). EAGAIN: not loaded, call `load` and decide again. ENOSPC: call
-/// `make_room` and decide again.
-pub fn write<W: World>(
-    _shard: &Shard<W>,
-    _tx: &mut Tx,
-    _fid: Fid,
-    _inode: &mut Inode,
-    _offset: u64,
-    _bytes: &Slice,
-) -> Result<(), Errno> {
-    Err(Errno::ENOSYS)
-}
-
-/// Changes the size in the transaction; bytes past it become a hole for ever (F7).
-pub fn truncate<W: World>(
-    _shard: &Shard<W>,
-    _tx: &mut Tx,
-    _fid: Fid,
-    _inode: &mut Inode,
-    _size: u64,
-) -> Result<(), Errno> {
-    Err(Errno::ENOSYS)
-}
-
-/// Makes `range` an authoritative hole.
-pub fn punch<W: World>(
-    _shard: &Shard<W>,
-    _tx: &mut Tx,
-    _fid: Fid,
-    _inode: &mut Inode,
-    _range: Range<u64>,
-) -> Result<(), Errno> {
-    Err(Errno::ENOSYS)
-}
-
-/// Forgets all bytes of a file that is gone, in the transaction.
-pub fn remove<W: World>(_shard: &Shard<W>, _tx: &mut Tx, _fid: Fid) -> Result<(), Errno> {
-    Ok(())
-}
-
-/// Waits until reclaim or write-back has made room; ENOSPC if there is no hope.
-pub async fn make_room<W: World>(_shard: &Rc<Shard<W>>) -> Result<(), Errno> {
-    Err(Errno::ENOSPC)
-}
-
-/// Where data (`hole` false) or a hole begins at or after `offset`, ENXIO past the end.
-pub async fn seek<W: World>(
-    _shard: &Rc<Shard<W>>,
-    _fid: Fid,
-    _offset: u64,
-    _hole: bool,
-) -> Result<u64, Errno> {
-    Err(Errno::ENOSYS)
-}
+#[cfg(test)]
+mod tests;

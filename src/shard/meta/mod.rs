@@ -1,12 +1,77 @@
-//! Operations on names and attributes.
-use super::{Shard, Tx};
-use crate::base::{Codec, Errno, Fid};
-use crate::namespace::{Inode, key};
+//! Operations on names and attributes: joins the namespace core with the flash
+//! index and with the origin.
+//!
+//! ```text
+//! handler (names, attrs, xattrs, listing, opens)
+//!    └─► decide: core over FlashView ──► Change ──► stage ──► Tx ──► Shard::seal
+//!            ▲  └── Need ─► flash.get │ import (origin) │ fids │ data::load ──┐
+//!            └─────────────────────── again, from the start ◄────────────────┘
+//! ```
+//!
+//! Architecture invariant: what stands here wins over what the origin shows.
+//! An import only adds names that are not known here at all: neither live, nor
+//! under a gravestone, nor in a directory that is complete.
+//!
+//! An inode whose last name was removed stays, without names (`nlink` 0) and
+//! without contents, until write-back has carried the removal out and calls
+//! [`forget`]: owed records may still ask for its locator.
+
+mod attrs;
+mod call;
+mod decide;
+mod fids;
+mod import;
+mod listing;
+mod names;
+mod opens;
+pub(in crate::shard) mod shown;
+mod start;
+mod view;
+mod xattrs;
+
+pub use attrs::{getattr, setattr, statfs};
+pub use call::{Call, answered, entry};
+pub(in crate::shard) use decide::{data_stop, stage_into};
+pub use decide::{decide, stage};
+pub use listing::readdir;
+pub use names::{create, link, lookup, readlink, rename, unlink};
+pub use opens::{close, close_all, may_use, open, opened, reap_orphans, reopen};
+pub use start::StartError;
+pub use view::FlashView;
+pub use xattrs::{xattr_get, xattr_list, xattr_remove, xattr_set};
+
+use super::{Shard, Target, Tx};
+use crate::base::{Codec, Errno, Fid, Locator, Name, TargetId};
+use crate::namespace::{self, Inode, Stop, key};
 use crate::world::World;
+use crate::world::sync::Promise;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 /// State of the metadata operations that lives in memory only.
 #[derive(Default)]
-pub struct Meta {}
+pub struct Meta {
+    /// FIDs that are reserved on flash and not used yet.
+    fids: RefCell<BTreeMap<TargetId, fids::Stock>>,
+    /// How many handles of all exports hold each file open.
+    opens: RefCell<BTreeMap<Fid, u32>>,
+    /// Questions that the origin is being asked.
+    asked: RefCell<BTreeMap<Question, Promise<Answer>>>,
+    statfs: RefCell<BTreeMap<TargetId, attrs::CachedStatfs>>,
+    /// Changes that are shown to others only once they are on flash (L9).
+    unseen: RefCell<shown::Unseen>,
+}
+
+/// One question to the origin; all who need its answer wait for one call.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Question {
+    Name(Fid, Name),
+    Listing(Fid),
+    Xattrs(Fid),
+}
+
+/// Whether what was asked for is there; what was found is in the records then.
+type Answer = Result<bool, Errno>;
 
 /// The inode as it is now; ESTALE if there is none, EIO if its record is damaged.
 pub async fn inode<W: World>(shard: &Shard<W>, fid: Fid) -> Result<Inode, Errno> {
@@ -21,4 +86,25 @@ pub async fn inode<W: World>(shard: &Shard<W>, fid: Fid) -> Result<Inode, Errno>
 /// Puts the inode into the transaction.
 pub fn put_inode(tx: &mut Tx, fid: Fid, inode: &Inode) {
     tx.put(key::inode(fid), inode.to_vec());
+}
+
+/// Notes in the transaction that write-back has carried out the removal of the
+/// last name of `fid`. `kept`: somebody still has it open, and it was moved
+/// there at the origin (O4). The inode goes, or waits for its last close.
+/// The need, if it is not loaded: load it and try again.
+pub fn forget<W: World>(
+    shard: &Shard<W>,
+    target: &Target,
+    tx: &mut Tx,
+    fid: Fid,
+    kept: Option<Locator>,
+) -> Result<(), Stop> {
+    let view = FlashView::new(shard, target);
+    let change = namespace::unlink::forget(&view, fid, kept)?;
+    decide::stage_into(shard, target, change, tx).map(|_| ())
+}
+
+/// Whether some client has the file open.
+pub fn is_open<W: World>(shard: &Shard<W>, fid: Fid) -> bool {
+    shard.meta.opens.borrow().contains_key(&fid)
 }

@@ -1,0 +1,224 @@
+//! Changing bytes: synchronous, in the caller's transaction. Whatever the map
+//! lacks was loaded before; whatever room the flash lacks is made before.
+
+use super::file::File;
+use super::read::keep;
+use super::records::{piece_of, pieces};
+use super::{Data, Shard, Tx};
+use crate::base::limits::{BLOCK, FILE_SIZE_MAX};
+use crate::base::{Errno, Fid, Slice};
+use crate::cache::{Extent, ExtentMap};
+use crate::namespace::Inode;
+use crate::namespace::record::flag;
+use crate::shard::writeback;
+use crate::world::World;
+use std::ops::Range;
+use std::rc::Rc;
+
+/// Units of `st_blocks` in a block.
+const SECTORS: u64 = BLOCK as u64 / 512;
+/// Bytes appended after which reclaim looks at how full the flash is.
+const LOOK_EVERY: u64 = 4 << 20;
+
+/// Puts `bytes` at `offset` into the transaction: extents, summary, size,
+/// blocks, mtime, ctime, version and DATA_OWED of `inode` (which the caller
+/// puts). EAGAIN: not loaded, call `load` and decide again. ENOSPC: call
+/// `make_room` and decide again.
+pub fn write<W: World>(
+    shard: &Shard<W>,
+    tx: &mut Tx,
+    fid: Fid,
+    inode: &mut Inode,
+    offset: u64,
+    bytes: &Slice,
+) -> Result<(), Errno> {
+    let end = offset.checked_add(bytes.len() as u64);
+    let end = end.filter(|e| *e <= FILE_SIZE_MAX).ok_or(Errno::EFBIG)?;
+    let file = shard.data.loaded(fid).ok_or(Errno::EAGAIN)?;
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let mut extents = Vec::new();
+    for bytes in pieces(bytes) {
+        for appended in shard.flash.append(&bytes, true)? {
+            tx.data.push(appended.clone());
+            extents.push(Extent::bytes(piece_of(appended), true, inode.snap_epoch));
+        }
+    }
+    shard.data.note_appended(bytes.len());
+    cut_to_size(inode);
+    let range = offset..end;
+    change(shard, tx, &file, inode, &range, end, |map, _| {
+        map.replace(range.clone(), extents)
+    });
+    keep(shard, fid, offset, bytes);
+    Ok(())
+}
+
+/// Changes the size in the transaction; bytes past it become a hole for ever (F7).
+pub fn truncate<W: World>(
+    shard: &Shard<W>,
+    tx: &mut Tx,
+    fid: Fid,
+    inode: &mut Inode,
+    size: u64,
+) -> Result<(), Errno> {
+    if size > FILE_SIZE_MAX {
+        return Err(Errno::EFBIG);
+    }
+    let file = shard.data.loaded(fid).ok_or(Errno::EAGAIN)?;
+    cut_to_size(inode);
+    let old = inode.attr.size;
+    if size < old {
+        file.note_cut(size);
+        change(shard, tx, &file, inode, &(size..old), 0, |map, inode| {
+            inode.origin_size = inode.origin_size.min(size);
+            map.truncate(size)
+        });
+        inode.attr.size = size;
+        if size == 0 {
+            inode.attr.blocks = 0;
+        }
+    } else {
+        touch(shard, tx, fid, inode);
+        inode.attr.size = size;
+    }
+    Ok(())
+}
+
+/// Makes `range` an authoritative hole.
+pub fn punch<W: World>(
+    shard: &Shard<W>,
+    tx: &mut Tx,
+    fid: Fid,
+    inode: &mut Inode,
+    range: Range<u64>,
+) -> Result<(), Errno> {
+    let file = shard.data.loaded(fid).ok_or(Errno::EAGAIN)?;
+    cut_to_size(inode);
+    let size = inode.attr.size;
+    let range = range.start.min(size)..range.end.min(size);
+    change(shard, tx, &file, inode, &range, 0, |map, inode| {
+        map.punch(range.clone(), inode.origin_size, inode.snap_epoch)
+    });
+    Ok(())
+}
+
+/// Makes `range` read as zeros, growing the file unless `keep_size`.
+pub fn zero<W: World>(
+    shard: &Shard<W>,
+    tx: &mut Tx,
+    fid: Fid,
+    inode: &mut Inode,
+    range: Range<u64>,
+    keep_size: bool,
+) -> Result<(), Errno> {
+    if range.end > FILE_SIZE_MAX {
+        return Err(Errno::EFBIG);
+    }
+    let end = range.end;
+    punch(shard, tx, fid, inode, range)?;
+    if !keep_size {
+        inode.attr.size = inode.attr.size.max(end);
+    }
+    Ok(())
+}
+
+/// Forgets all bytes of a file that is gone, in the transaction. EAGAIN as for
+/// [`write`].
+pub fn remove<W: World>(shard: &Shard<W>, tx: &mut Tx, fid: Fid) -> Result<(), Errno> {
+    let file = shard.data.loaded(fid).ok_or(Errno::EAGAIN)?;
+    file.note_cut(0);
+    shard.data.edit(tx, &file, |map| map.truncate(0));
+    shard.data.forget_contents(fid, 0..u64::MAX);
+    Ok(())
+}
+
+/// Forgets all clean bytes, in the transaction, because the origin's changed
+/// (its file now has `size` bytes): they will be fetched again. Dirty ones stay.
+pub fn invalidate<W: World>(
+    shard: &Shard<W>,
+    tx: &mut Tx,
+    fid: Fid,
+    inode: &mut Inode,
+    size: u64,
+) -> Result<(), Errno> {
+    let file = shard.data.loaded(fid).ok_or(Errno::EAGAIN)?;
+    file.spoil(0..u64::MAX);
+    let clean: Vec<_> = {
+        let map = file.map.borrow();
+        let clean = map.iter().filter(|(_, e)| !e.is_dirty());
+        clean.map(|(at, e)| at..at + e.len).collect()
+    };
+    for range in clean {
+        shard
+            .data
+            .edit(tx, &file, |map| map.replace(range, Vec::new()));
+    }
+    shard.data.forget_contents(fid, 0..u64::MAX);
+    let last_dirty = file.map.borrow().iter().last().map(|(at, e)| at + e.len);
+    inode.origin_size = size;
+    inode.attr.size = size.max(last_dirty.unwrap_or(0));
+    inode.attr.version += 1;
+    inode.data_version += 1;
+    Ok(())
+}
+
+impl Data {
+    pub(super) fn forget_contents(&self, fid: Fid, range: Range<u64>) {
+        self.0.memory.borrow_mut().cut(fid, range);
+    }
+
+    /// Lets reclaim look from time to time, before the flash is full.
+    pub(super) fn note_appended(&self, bytes: usize) {
+        let sum = self.0.appended.get() + bytes as u64;
+        self.0.appended.set(sum % LOOK_EVERY);
+        if sum >= LOOK_EVERY {
+            self.0.pressure.notify();
+        }
+    }
+}
+
+/// Origin bytes past the end of the file are none of it: growing it again must
+/// not bring them back.
+fn cut_to_size(inode: &mut Inode) {
+    inode.origin_size = inode.origin_size.min(inode.attr.size);
+}
+
+/// A change of the bytes in `range`, of a file that then is `end` long at least.
+fn change<W: World>(
+    shard: &Shard<W>,
+    tx: &mut Tx,
+    file: &Rc<File>,
+    inode: &mut Inode,
+    range: &Range<u64>,
+    end: u64,
+    op: impl FnOnce(&mut ExtentMap, &mut Inode) -> crate::cache::Change,
+) {
+    const BLOCK_U64: u64 = BLOCK as u64;
+    let blocks = range.start / BLOCK_U64 * BLOCK_U64..range.end.next_multiple_of(BLOCK_U64);
+    let used = |inode: &Inode| {
+        let map = file.map.borrow();
+        map.allocated(blocks.clone(), inode.origin_size)
+    };
+    let before = used(inode);
+    file.spoil(range.clone());
+    shard.data.forget_contents(file.fid, range.clone());
+    shard.data.edit(tx, file, |map| op(map, inode));
+    let after = used(inode);
+    let sectors = inode.attr.blocks + after * SECTORS;
+    inode.attr.blocks = sectors.saturating_sub(before * SECTORS);
+    inode.attr.size = inode.attr.size.max(end);
+    touch(shard, tx, file.fid, inode);
+}
+
+/// The marks of a change of bytes or size.
+fn touch<W: World>(shard: &Shard<W>, tx: &mut Tx, fid: Fid, inode: &mut Inode) {
+    let now = shard.world.wall();
+    inode.attr.mtime = now;
+    inode.attr.ctime = now;
+    inode.attr.version += 1;
+    inode.data_version += 1;
+    inode.flags |= flag::DATA_OWED;
+    writeback::note_dirty(shard, tx, fid);
+}

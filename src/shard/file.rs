@@ -1,0 +1,225 @@
+//! Handlers of bytes: they join the inode's rules (who may, how large, what a
+//! write takes away) with the data path, in one transaction.
+
+use super::meta::{self, Call, FlashView, may_use, shown};
+use super::{Outgoing, Tx, data, writeback};
+use crate::base::limits::PAYLOAD_MAX;
+use crate::base::{Errno, Fid, FileKind, Lsn, OpenId, Slice, Transno};
+use crate::namespace::draft::{Draft, stamp};
+use crate::namespace::record::flag;
+use crate::namespace::{Inode, Stop, setattr};
+use crate::wire::op::{self, Data, Offset, Written};
+use crate::wire::{Reply, head};
+use crate::world::World;
+
+const KEEP_SIZE: u32 = libc::FALLOC_FL_KEEP_SIZE as u32;
+const PUNCH: u32 = libc::FALLOC_FL_PUNCH_HOLE as u32;
+const ZERO: u32 = libc::FALLOC_FL_ZERO_RANGE as u32;
+
+pub async fn read<W: World>(call: &Call<'_, W>, op: &op::Read) -> Result<Outgoing, Errno> {
+    call.decide(|view| {
+        let inode = regular(call, view, op.fid)?;
+        may_use(call, view, (op.fid, &inode), op.open, false)
+    })
+    .await?;
+    let parts = data::read(call.shard, op.fid, op.offset, op.len).await?;
+    shown::settle(call.shard, call.incoming, op.fid).await?;
+    let got: u64 = parts.iter().map(|part| part.len() as u64).sum();
+    let size = meta::inode(call.shard, op.fid).await?.attr.size;
+    let eof = op.offset.saturating_add(got) >= size;
+    Ok(Outgoing {
+        result: Ok((Reply::Data(Data { eof, size }), parts)),
+        transno: Transno(0),
+        lsn: Lsn(0),
+    })
+}
+
+pub async fn write<W: World>(call: &Call<'_, W>, op: &op::Write) -> Result<Outgoing, Errno> {
+    let empty = Slice::from(Vec::new());
+    let bytes = call.incoming.payload.as_ref().unwrap_or(&empty);
+    let change = |tx: &mut Tx, inode: &mut Inode| {
+        let offset = if op.append {
+            inode.attr.size
+        } else {
+            op.offset
+        };
+        fits(call, offset, bytes.len() as u64)?;
+        let owed = inode.flags & flag::DATA_OWED;
+        if !bytes.is_empty() {
+            data::write(call.shard, tx, op.fid, inode, offset, bytes)
+                .map_err(|e| meta::data_stop(e, op.fid))?;
+        }
+        note(call, tx, op.fid, inode, owed);
+        let written = u32::try_from(bytes.len()).map_err(|_| Errno::EINVAL)?;
+        Ok(Reply::Written(Written {
+            written,
+            offset,
+            attr: inode.attr.clone(),
+        }))
+    };
+    edit(call, (op.fid, op.open), change).await
+}
+
+pub async fn fallocate<W: World>(
+    call: &Call<'_, W>,
+    op: &op::Fallocate,
+) -> Result<Outgoing, Errno> {
+    let keep = op.mode & KEEP_SIZE != 0;
+    let kind = op.mode & !KEEP_SIZE;
+    if !matches!(kind, 0 | PUNCH | ZERO) || kind == PUNCH && !keep {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if op.len == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let change = |tx: &mut Tx, inode: &mut Inode| {
+        fits(call, op.offset, op.len)?;
+        let end = op.offset + op.len;
+        let owed = inode.flags & flag::DATA_OWED;
+        let done = match kind {
+            PUNCH => data::punch(call.shard, tx, op.fid, inode, op.offset..end),
+            ZERO => data::zero(call.shard, tx, op.fid, inode, op.offset..end, keep),
+            // Space is the flash's, and not set aside by file: only the size counts.
+            _ if !keep && end > inode.attr.size => {
+                data::truncate(call.shard, tx, op.fid, inode, end)
+            }
+            _ => Ok(()),
+        };
+        done.map_err(|e| meta::data_stop(e, op.fid))?;
+        inode.attr.mtime = stamp(inode, call.shard.world.wall());
+        note(call, tx, op.fid, inode, owed);
+        Ok(meta::entry(op.fid, inode, false))
+    };
+    edit(call, (op.fid, OpenId(0)), change).await
+}
+
+pub async fn seek<W: World>(call: &Call<'_, W>, op: &op::Seek) -> Result<Outgoing, Errno> {
+    let hole = match op.whence {
+        w if w == libc::SEEK_DATA as u32 => false,
+        w if w == libc::SEEK_HOLE as u32 => true,
+        _ => return Err(Errno::EINVAL),
+    };
+    call.decide(|view| {
+        let inode = regular(call, view, op.fid)?;
+        may_use(call, view, (op.fid, &inode), OpenId(0), false)
+    })
+    .await?;
+    let offset = data::seek(call.shard, op.fid, op.offset, hole).await?;
+    shown::settle(call.shard, call.incoming, op.fid).await?;
+    Ok(meta::answered(Reply::Offset(Offset { offset })))
+}
+
+/// Copies at most one payload's worth: the client asks again for the rest. One
+/// transaction, so that a repeated request finds its reply, not half a copy.
+pub async fn copy_range<W: World>(
+    call: &Call<'_, W>,
+    op: &op::CopyRange,
+) -> Result<Outgoing, Errno> {
+    call.check_fid(op.from)?;
+    let len = op.len.min(PAYLOAD_MAX as u64);
+    let overlap = op.from_offset.abs_diff(op.to_offset) < op.len;
+    if op.from == op.to && overlap {
+        return Err(Errno::EINVAL);
+    }
+    call.decide(|view| {
+        let inode = regular(call, view, op.from)?;
+        may_use(call, view, (op.from, &inode), OpenId(0), false)
+    })
+    .await?;
+    let len = u32::try_from(len).map_err(|_| Errno::EINVAL)?;
+    let parts = data::read(call.shard, op.from, op.from_offset, len).await?;
+    let bytes = joined(call, &parts);
+    let change = |tx: &mut Tx, inode: &mut Inode| {
+        fits(call, op.to_offset, bytes.len() as u64)?;
+        let owed = inode.flags & flag::DATA_OWED;
+        if !bytes.is_empty() {
+            data::write(call.shard, tx, op.to, inode, op.to_offset, &bytes)
+                .map_err(|e| meta::data_stop(e, op.to))?;
+        }
+        note(call, tx, op.to, inode, owed);
+        Ok(Reply::Written(Written {
+            written: u32::try_from(bytes.len()).map_err(|_| Errno::EINVAL)?,
+            offset: op.to_offset,
+            attr: inode.attr.clone(),
+        }))
+    };
+    edit(call, (op.to, OpenId(0)), change).await
+}
+
+fn joined<W: World>(call: &Call<'_, W>, parts: &[Slice]) -> Slice {
+    if let [one] = parts {
+        return one.clone();
+    }
+    let len = parts.iter().map(|part| part.len()).sum();
+    let mut buf = call.shard.world.pool().take(len);
+    let mut at = 0;
+    for part in parts {
+        buf[at..at + part.len()].copy_from_slice(part);
+        at += part.len();
+    }
+    buf.freeze()
+}
+
+/// The inode of a file with bytes.
+fn regular<W: World>(call: &Call<'_, W>, view: &FlashView<'_, W>, fid: Fid) -> Result<Inode, Stop> {
+    let inode = call.inode(view, fid)?;
+    match inode.attr.kind {
+        FileKind::Regular => Ok(inode),
+        FileKind::Directory => Err(Errno::EISDIR.into()),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// EFBIG for what would end past the largest size.
+fn fits<W: World>(call: &Call<'_, W>, offset: u64, len: u64) -> Result<(), Stop> {
+    match offset.checked_add(len) {
+        Some(end) if end <= call.bounds.file_size_max => Ok(()),
+        _ => Err(Errno::EFBIG.into()),
+    }
+}
+
+/// Tells write-back if the change made the file owe data that it did not owe.
+fn note<W: World>(call: &Call<'_, W>, tx: &mut Tx, fid: Fid, inode: &Inode, before: u32) {
+    if inode.flags & flag::DATA_OWED != before {
+        writeback::note_dirty(call.shard, tx, fid);
+    }
+}
+
+/// One change of a file's bytes: the rules, the privileges that it costs (L11),
+/// `change`, the inode, the reply, in one transaction.
+async fn edit<W: World>(
+    call: &Call<'_, W>,
+    (fid, open): (Fid, OpenId),
+    mut change: impl FnMut(&mut Tx, &mut Inode) -> Result<Reply, Stop>,
+) -> Result<Outgoing, Errno> {
+    let kill = call.incoming.head.flags & head::flags::KILL_PRIV != 0;
+    let page = call.incoming.head.flags & head::flags::PAGE_WRITE != 0;
+    call.decide(|view| {
+        let inode = regular(call, view, fid)?;
+        if call.bounds.read_only {
+            return Err(Errno::EROFS.into());
+        }
+        // The kernel writes pages back under whatever handle is at hand.
+        if !page {
+            may_use(call, view, (fid, &inode), open, true)?;
+        }
+        let mut draft = Draft::new(view);
+        let mut inode = inode;
+        if kill {
+            setattr::strip(&mut draft, call.ctx(), fid, &mut inode, true)?;
+        }
+        let mut tx = Tx::default();
+        meta::stage_into(call.shard, &call.target, draft.change, &mut tx)?;
+        let reply = change(&mut tx, &mut inode)?;
+        meta::put_inode(&mut tx, fid, &inode);
+        let (transno, lsn) = call.shard.seal(tx, call.incoming, &reply)?;
+        let meta = &call.shard.meta;
+        meta.note_unseen(call.incoming.client, transno, std::iter::once(fid));
+        Ok(Outgoing {
+            result: Ok((reply, Vec::new())),
+            transno,
+            lsn,
+        })
+    })
+    .await
+}

@@ -1,0 +1,87 @@
+//! Handlers of attributes and of the file system's numbers.
+
+use super::call::{Call, answered, entry, entry_of};
+use super::{import, shown};
+use crate::base::{Errno, Mono};
+use crate::namespace::setattr::{self as set, Held};
+use crate::origin::{OriginOp, OriginReply, Statfs};
+use crate::shard::{Outgoing, Shard, Target};
+use crate::wire::Reply;
+use crate::wire::op::{self, StatfsReply};
+use crate::world::World;
+use std::rc::Rc;
+use std::time::Duration;
+
+pub async fn getattr<W: World>(call: &Call<'_, W>, op: &op::OfFile) -> Result<Outgoing, Errno> {
+    let inode = call.decide(|view| call.inode(view, op.fid)).await?;
+    shown::settle(call.shard, call.incoming, op.fid).await?;
+    Ok(answered(entry(op.fid, &inode, false)))
+}
+
+pub async fn setattr<W: World>(call: &Call<'_, W>, op: &op::Setattr) -> Result<Outgoing, Errno> {
+    call.decide(|view| {
+        let writer = super::opens::has_writer(call.export, op.fid);
+        let held = Held { writer };
+        let change = set::setattr(view, call.ctx(), op.fid, &op.set, held)?;
+        call.seal(change, |change| entry_of(change, op.fid, false))
+    })
+    .await
+}
+
+/// What the origin said last, and when.
+pub struct CachedStatfs {
+    at: Mono,
+    known: Statfs,
+}
+
+/// Numbers older than this are asked again; they are shown meanwhile.
+const STATFS_AGE_MAX: Duration = Duration::from_secs(1);
+
+pub async fn statfs<W: World>(call: &Call<'_, W>) -> Result<Outgoing, Errno> {
+    let (shard, target) = (call.shard, &call.target);
+    let cached = {
+        let table = shard.meta.statfs.borrow();
+        table.get(&target.id).map(|c| (c.at, c.known))
+    };
+    let known = match cached {
+        Some((at, known)) => {
+            if shard.world.now() - at > STATFS_AGE_MAX {
+                let (s, t) = (Rc::clone(shard), Rc::clone(target));
+                // Noted first, so that one task asks, however many come.
+                note_statfs(shard, target, known);
+                shard.world.spawn(async move {
+                    // A failure leaves the old numbers for another second.
+                    let _ = ask_statfs(&s, &t).await;
+                });
+            }
+            known
+        }
+        None => ask_statfs(shard, target).await?,
+    };
+    let reply = StatfsReply {
+        bsize: known.bsize,
+        blocks: known.blocks,
+        bfree: known.bfree,
+        bavail: known.bavail,
+        files: known.files,
+        ffree: known.ffree,
+        namelen: known.namelen,
+    };
+    Ok(answered(Reply::Statfs(reply)))
+}
+
+async fn ask_statfs<W: World>(shard: &Shard<W>, target: &Target) -> Result<Statfs, Errno> {
+    match import::call(shard, target, OriginOp::Statfs).await? {
+        OriginReply::Statfs(known) => {
+            note_statfs(shard, target, known);
+            Ok(known)
+        }
+        _ => Err(Errno::EIO),
+    }
+}
+
+fn note_statfs<W: World>(shard: &Shard<W>, target: &Target, known: Statfs) {
+    let at = shard.world.now();
+    let mut table = shard.meta.statfs.borrow_mut();
+    table.insert(target.id, CachedStatfs { at, known });
+}

@@ -1,0 +1,70 @@
+//! The records of the flash index as the namespace core reads them.
+
+use super::fids;
+use crate::base::{Codec, Fid, Name};
+use crate::flash::Peek;
+use crate::namespace::{Dirent, Inode, Need, View, hash, key};
+use crate::shard::{Shard, Target};
+use crate::world::World;
+use std::rc::Rc;
+
+/// A synchronous look at a target's records, with what the origin has denied
+/// since the operation began. That word stays true without a record: only this
+/// box makes names, and one made and removed since left a gravestone.
+pub struct FlashView<'a, W: World> {
+    shard: &'a Shard<W>,
+    target: &'a Target,
+    pub(super) absent: Vec<(Fid, Name)>,
+}
+
+impl<'a, W: World> FlashView<'a, W> {
+    pub fn new(shard: &'a Shard<W>, target: &'a Target) -> FlashView<'a, W> {
+        FlashView {
+            shard,
+            target,
+            absent: Vec::new(),
+        }
+    }
+
+    fn record(&self, key: Vec<u8>) -> Result<Option<(Vec<u8>, Rc<[u8]>)>, Need> {
+        match self.shard.flash.peek(&key) {
+            Peek::Found(bytes) => Ok(Some((key, bytes))),
+            Peek::Absent => Ok(None),
+            Peek::NotLoaded => Err(Need::Record(key)),
+        }
+    }
+
+    fn decoded<T: Codec>(&self, key: Vec<u8>) -> Result<Option<T>, Need> {
+        match self.record(key)? {
+            Some((key, bytes)) => match T::from_slice(&bytes) {
+                Ok(value) => Ok(Some(value)),
+                Err(_) => Err(Need::Damaged(key)),
+            },
+            None => Ok(None),
+        }
+    }
+}
+
+impl<W: World> View for FlashView<'_, W> {
+    fn inode(&self, fid: Fid) -> Result<Option<Inode>, Need> {
+        self.decoded(key::inode(fid))
+    }
+    fn slot(&self, dir: Fid, cookie: u64) -> Result<Option<Dirent>, Need> {
+        self.decoded(key::dirent(dir, cookie))
+    }
+    fn xattr(&self, fid: Fid, name: &[u8]) -> Result<Option<Rc<[u8]>>, Need> {
+        Ok(self.record(key::xattr(fid, name))?.map(|(_, bytes)| bytes))
+    }
+    fn cookie(&self, name: &Name) -> u64 {
+        hash::cookie(&self.target.hash_key, name)
+    }
+    fn is_absent(&self, dir: Fid, name: &Name) -> bool {
+        self.absent.iter().any(|(d, n)| *d == dir && n == name)
+    }
+    fn fresh(&self) -> Result<(Fid, u64), Need> {
+        fids::next(self.shard, self.target)
+    }
+    fn is_open(&self, fid: Fid) -> bool {
+        super::is_open(self.shard, fid)
+    }
+}
