@@ -48,13 +48,16 @@
 //! Architecture invariant: no threads, no real clock, no real file, no hash
 //! map with random order; every choice is drawn from the one generator.
 
+pub mod actor;
 pub mod disk;
 mod executor;
+pub mod model;
 pub mod net;
 mod node;
 pub mod origin;
 pub mod sparse;
 pub mod tree;
+pub mod workload;
 mod world;
 
 pub use executor::Sim;
