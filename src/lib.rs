@@ -5,7 +5,7 @@ pub mod base; // L0
 pub mod cache; // L2
 pub mod client; // L3
 pub mod conf; // L1
-// pub mod control; // L5
+pub mod control; // L5
 pub mod flash; // L3
 pub mod fuse;
 pub mod namespace; // L2

@@ -1,2 +1,28 @@
-//! The one binary.
-fn main() {}
+//! The one binary: parses the command line and hands over to `control`.
+
+use clap::Parser;
+use forebay::control::cli::{Cli, Exit};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let code = if e.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Ok
+            };
+            // Printing fails only when nobody listens.
+            let _ = e.print();
+            return code.code();
+        }
+    };
+    match forebay::control::run(cli) {
+        Ok(()) => Exit::Ok.code(),
+        Err(failure) => {
+            eprintln!("forebay: {}", failure.message);
+            failure.exit.code()
+        }
+    }
+}

@@ -105,7 +105,10 @@ impl fmt::Display for CallError {
 
 impl std::error::Error for CallError {}
 
-/// A request under way. Dropping it does not give the request up.
+/// A request under way. Dropping it does not give the request up. One of its
+/// clones waits for the end, the others name it to
+/// [`interrupt`](super::Client::interrupt).
+#[derive(Clone)]
 pub struct Call(pub(super) Rc<Pending>);
 
 impl Call {

@@ -372,8 +372,11 @@ impl Ledger {
             (None, None) => Err(CallError::Protocol),
         };
         if let Some(pending) = self.control.remove(&xid) {
-            if matches!(&*pending.request.borrow(), Request::Fsync(_)) {
-                self.commit_asked = false;
+            match &*pending.request.borrow() {
+                Request::Fsync(_) => self.commit_asked = false,
+                // The box hangs up next, and nobody must connect again.
+                Request::Disconnect(_) => self.state = State::Closed,
+                _ => {}
             }
             pending.finish(outcome);
         } else if self.replaying.remove(&xid) {

@@ -2,7 +2,7 @@
 //! and again, for ever, with jittered back-off over the host list.
 
 use super::ledger::{State, Welcome};
-use super::{ConnectError, Import};
+use super::{CallError, ConnectError, Import};
 use crate::base::limits::{PAYLOAD_MAX, TAGS_MAX};
 use crate::base::{Errno, Mono};
 use crate::wire::connect::{ANY_SHARD, Features};
@@ -140,6 +140,10 @@ async fn again<W: World>(import: &Rc<Import<W>>) -> Option<Fresh<W>> {
             }
             import.enter(State::Connecting);
             match attempt(import, host).await {
+                Ok(fresh) if is_closed(import) => {
+                    fresh.sender.close();
+                    return None;
+                }
                 Ok(fresh) => return Some(fresh),
                 Err(why) => {
                     if told.as_ref() != Some(&why) {
@@ -397,20 +401,25 @@ async fn ping<W: World>(import: Rc<Import<W>>, sender: Sender<W::Conn>, lease: D
     }
 }
 
-/// Tells the box that this client does not come back, and ends.
+/// Tells the box that this client does not come back, and ends. Without an
+/// answer in time the box finds out by the lease.
 pub async fn goodbye<W: World>(import: &Rc<Import<W>>) {
-    let said = {
-        let link = import.link.borrow();
-        link.as_ref().map(|link| {
-            let goodbye = Request::Disconnect(Empty {});
-            let (call, frame) = import.ledger.borrow_mut().control(goodbye);
-            link.sender.push(frame);
-            call
-        })
-    };
-    if let Some(call) = said {
-        // Without an answer the box finds out by the lease.
-        let _ = within(&import.world, GOODBYE, call.reply()).await;
-    }
+    let said = async { while !say_goodbye(import).await {} };
+    let _ = within(&import.world, GOODBYE, said).await;
     import.shut();
+}
+
+/// `false` if the connection broke before the answer.
+async fn say_goodbye<W: World>(import: &Rc<Import<W>>) -> bool {
+    while import.ledger.borrow().state() != State::Full {
+        import.changed.wait().await;
+    }
+    let sender = import.link.borrow().as_ref().map(|l| l.sender.clone());
+    let Some(sender) = sender else {
+        return true;
+    };
+    let request = Request::Disconnect(Empty {});
+    let (call, frame) = import.ledger.borrow_mut().control(request);
+    sender.push(frame);
+    !matches!(call.reply().await, Err(CallError::Closed))
 }

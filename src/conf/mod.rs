@@ -6,7 +6,7 @@
 
 mod fault;
 mod parse;
-mod value;
+pub mod value;
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,11 @@ use std::path::{Path, PathBuf};
 #[serde(tag = "verb", rename_all = "kebab-case")]
 pub enum Command {
     Status,
-    Flush { target: String, path: String, wait: bool },
+    Flush {
+        target: String,
+        path: String,
+        wait: bool,
+    },
     Shutdown,
 }
 
@@ -42,11 +46,19 @@ pub fn ask(find: &Find, command: &Command) -> Result<Value, Failure> {
     line.push('\n');
     stream.write_all(line.as_bytes()).map_err(said)?;
     let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).map_err(said)?;
+    BufReader::new(stream)
+        .read_line(&mut answer)
+        .map_err(said)?;
     match serde_json::from_str(&answer) {
         Ok(Answer::Done(value)) => Ok(value),
-        Ok(Answer::Failed(why)) => Err(Failure { exit: Exit::Failed, message: why }),
-        Err(_) => Err(Failure::failed(format!("the box on {} broke off", path.display()))),
+        Ok(Answer::Failed(why)) => Err(Failure {
+            exit: Exit::Failed,
+            message: why,
+        }),
+        Err(_) => Err(Failure::failed(format!(
+            "the box on {} broke off",
+            path.display()
+        ))),
     }
 }
 
@@ -60,7 +72,11 @@ fn socket_of(find: &Find) -> Result<PathBuf, Failure> {
         return Ok(conf.admin_socket);
     }
     let own = Conf::embedded(Path::new(EMBEDDED_DIR)).admin_socket;
-    Ok(if own.exists() { own } else { PathBuf::from(DEFAULT_ADMIN_SOCKET) })
+    Ok(if own.exists() {
+        own
+    } else {
+        PathBuf::from(DEFAULT_ADMIN_SOCKET)
+    })
 }
 
 /// Where the embedded default keeps everything.

@@ -2,8 +2,9 @@
 //! new, checked, and claimed with a new generation.
 
 use super::cli::Failure;
-use crate::base::{BoxId, Errno, Fid, ShardId, TargetId};
+use crate::base::{BoxId, Errno, ShardId, TargetId};
 use crate::conf::{Conf, Shards};
+use crate::shard::meta::root as root_of;
 use crate::store::StoreError;
 use crate::store::superblock::{SeqRange, TargetEntry};
 use crate::store::volume::{FormatOptions, Volume};
@@ -48,7 +49,13 @@ impl Cache {
                 path.display()
             )));
         }
-        let mut cache = Cache { file, volume, was_clean, last_release, was_formatted };
+        let mut cache = Cache {
+            file,
+            volume,
+            was_clean,
+            last_release,
+            was_formatted,
+        };
         let claimed = cache.volume.claim();
         cache.write_superblock(claimed, path)?;
         for target in &conf.targets {
@@ -60,7 +67,13 @@ impl Cache {
     /// The table entry of a target; a new target gets its id, its root FID in
     /// sequences of its own, and its hash key, all durable before use (F9).
     fn add_target(&mut self, name: &str, path: &Path) -> Result<(), Failure> {
-        if self.volume.superblock.targets.iter().any(|t| t.name == name) {
+        if self
+            .volume
+            .superblock
+            .targets
+            .iter()
+            .any(|t| t.name == name)
+        {
             return Ok(());
         }
         let mut key = [0; 16];
@@ -68,16 +81,21 @@ impl Cache {
             .map_err(|e| Failure::failed(format!("no randomness from the kernel: {e}")))?;
         let changed = self.volume.next_superblock(|s| {
             let id = s.targets.iter().map(|t| t.id.0).max().unwrap_or(0) + 1;
-            let first = s.next_seq.max(1);
-            s.next_seq = first + SEQS_PER_TARGET;
+            let root = root_of(TargetId(id));
+            let last = root.seq | u64::from(u32::MAX);
+            s.next_seq = s.next_seq.max(last + 1);
             let shard = u16::try_from(u64::from(id - 1) % u64::from(s.shards.max(1)));
             let shard = ShardId(shard.unwrap_or(0));
-            s.map.push(SeqRange { first, last: first + SEQS_PER_TARGET - 1, shard });
+            s.map.push(SeqRange {
+                first: root.seq,
+                last,
+                shard,
+            });
             s.map_epoch = s.map_epoch.next();
             s.targets.push(TargetEntry {
                 id: TargetId(id),
                 name: name.to_owned(),
-                root: Fid::new(first, 1),
+                root,
                 hash_key: u128::from_le_bytes(key),
             });
         });
@@ -96,16 +114,19 @@ impl Cache {
         path: &Path,
     ) -> Result<(), Failure> {
         let (at, bytes) = changed.map_err(|e| refused(path, e))?;
-        let written = self.file.write_all_at(&bytes, at).and_then(|()| self.file.sync_data());
+        let written = self
+            .file
+            .write_all_at(&bytes, at)
+            .and_then(|()| self.file.sync_data());
         written.map_err(|e| failed(path, &e))
     }
 }
 
-/// Sequences that a new target gets: enough for 2^52 files at 2^32 each.
-const SEQS_PER_TARGET: u64 = 1 << 20;
-
 fn open(path: &Path) -> Result<File, Failure> {
-    if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty() && !d.exists()) {
+    if let Some(dir) = path
+        .parent()
+        .filter(|d| !d.as_os_str().is_empty() && !d.exists())
+    {
         std::fs::create_dir_all(dir).map_err(|e| failed(dir, &e))?;
     }
     OpenOptions::new()
@@ -143,7 +164,8 @@ fn ensure_size(file: &File, conf: &Conf) -> Result<u64, Failure> {
 fn read(file: &File, bytes: u64) -> Result<Volume, StoreError> {
     Volume::read(bytes, |at, len| {
         let mut out = vec![0; len];
-        file.read_exact_at(&mut out, at).map_err(|e| Errno::of(&e))?;
+        file.read_exact_at(&mut out, at)
+            .map_err(|e| Errno::of(&e))?;
         Ok(out)
     })
 }
@@ -158,8 +180,13 @@ fn format(file: &File, bytes: u64, conf: &Conf) -> Result<Volume, Failure> {
     let mut writes = volume.writes().map_err(|e| refused(path, e))?;
     let superblock = writes.pop();
     let put = |(at, bytes): (u64, Vec<u8>)| file.write_all_at(&bytes, at);
-    let written = writes.into_iter().try_for_each(put).and_then(|()| file.sync_all());
-    let written = written.and_then(|()| superblock.map_or(Ok(()), put)).and_then(|()| file.sync_all());
+    let written = writes
+        .into_iter()
+        .try_for_each(put)
+        .and_then(|()| file.sync_all());
+    let written = written
+        .and_then(|()| superblock.map_or(Ok(()), put))
+        .and_then(|()| file.sync_all());
     written.map_err(|e| failed(path, &e))?;
     Ok(volume)
 }

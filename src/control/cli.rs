@@ -123,14 +123,23 @@ pub struct Failure {
 impl Failure {
     #[must_use]
     pub fn failed(message: impl Into<String>) -> Failure {
-        Failure { exit: Exit::Failed, message: message.into() }
+        Failure {
+            exit: Exit::Failed,
+            message: message.into(),
+        }
     }
     #[must_use]
     pub fn usage(message: impl Into<String>) -> Failure {
-        Failure { exit: Exit::Usage, message: message.into() }
+        Failure {
+            exit: Exit::Usage,
+            message: message.into(),
+        }
     }
     #[must_use]
     pub fn refused(message: impl Into<String>) -> Failure {
-        Failure { exit: Exit::Refused, message: message.into() }
+        Failure {
+            exit: Exit::Refused,
+            message: message.into(),
+        }
     }
 }

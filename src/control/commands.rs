@@ -12,10 +12,21 @@ pub fn check(path: &Path) -> Result<(), Failure> {
     let conf = Conf::load(path).map_err(|faults| Failure::usage(faults.to_string()))?;
     println!("{}: good", path.display());
     println!("  listen        {}", conf.listen);
-    println!("  cache         {} bytes at {}", conf.cache_size, conf.cache_path.display());
+    println!(
+        "  cache         {} bytes at {}",
+        conf.cache_size,
+        conf.cache_path.display()
+    );
     for target in &conf.targets {
-        println!("  target        {} = {}", target.name, target.origin.display());
-        println!("    writeback   {:?}, at most {} dirty bytes", target.writeback, target.writeback_bytes);
+        println!(
+            "  target        {} = {}",
+            target.name,
+            target.origin.display()
+        );
+        println!(
+            "    writeback   {:?}, at most {} dirty bytes",
+            target.writeback, target.writeback_bytes
+        );
         println!("    prefetch    {:?}", target.prefetch);
     }
     Ok(())
@@ -33,7 +44,11 @@ pub fn status(find: &Find, json: bool) -> Result<(), Failure> {
 
 pub fn flush(what: &str, wait: bool, find: &Find) -> Result<(), Failure> {
     let (target, path) = what.split_once('/').unwrap_or((what, ""));
-    let command = Command::Flush { target: target.to_owned(), path: path.to_owned(), wait };
+    let command = Command::Flush {
+        target: target.to_owned(),
+        path: path.to_owned(),
+        wait,
+    };
     admin::ask(find, &command).map(|_| ())
 }
 

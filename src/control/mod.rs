@@ -10,6 +10,8 @@ pub mod admin;
 pub mod cache;
 pub mod cli;
 mod commands;
+mod door;
+mod mounted;
 pub mod serve;
 
 use cli::{Cli, Failure, Verb};

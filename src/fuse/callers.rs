@@ -2,9 +2,9 @@
 //! are read from `/proc`, once in a while for each thread.
 
 use super::abi::input::InHeader;
-use super::upstream::Caller;
 use crate::base::Mono;
 use crate::base::limits::GROUPS_MAX;
+use crate::client::Cred;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,39 +20,39 @@ const THREADS_MAX: usize = 4096;
 /// The groups of the threads that asked lately.
 #[derive(Default, Debug)]
 pub struct Callers {
-    known: HashMap<(u32, u32, u32), (Mono, Caller)>,
+    known: HashMap<(u32, u32, u32), (Mono, Rc<Cred>)>,
 }
 
 impl Callers {
     /// The caller of the request with this header, at `now`.
-    pub fn of(&mut self, head: &InHeader, now: Mono) -> Caller {
+    pub fn of(&mut self, head: &InHeader, now: Mono) -> Rc<Cred> {
         let key = (head.pid, head.uid, head.gid);
         if let Some((until, caller)) = self.known.get(&key)
             && now < *until
         {
-            return caller.clone();
+            return Rc::clone(caller);
         }
-        let caller = Caller {
+        let caller = Rc::new(Cred {
             uid: head.uid,
             gid: head.gid,
             groups: groups_of(head.pid),
-        };
+        });
         if self.known.len() >= THREADS_MAX {
             self.known.clear();
         }
-        self.known.insert(key, (now + BELIEVED, caller.clone()));
+        self.known.insert(key, (now + BELIEVED, Rc::clone(&caller)));
         caller
     }
 }
 
 /// None where the kernel itself asks, or where the thread is not in our `/proc`.
-fn groups_of(pid: u32) -> Rc<[u32]> {
+fn groups_of(pid: u32) -> Vec<u32> {
     if pid == 0 {
-        return Rc::from([]);
+        return Vec::new();
     }
     match std::fs::read_to_string(format!("/proc/{pid}/status")) {
-        Ok(status) => groups_in(&status).into(),
-        Err(_) => Rc::from([]),
+        Ok(status) => groups_in(&status),
+        Err(_) => Vec::new(),
     }
 }
 
@@ -74,9 +74,9 @@ mod tests {
             groups_in("Uid:\t1\nGroups:\t4 20 1000 \nNStgid:\t3\n"),
             [4, 20, 1000]
         );
-        assert_eq!(groups_in("Groups:\t\n"), []);
+        assert_eq!(groups_in("Groups:\t\n"), [0; 0]);
         assert_eq!(groups_in("Groups:\t1 x 4294967296 7"), [1, 7]);
-        assert_eq!(groups_in(""), []);
+        assert_eq!(groups_in(""), [0; 0]);
     }
 
     #[test]
@@ -95,9 +95,9 @@ mod tests {
         };
         let first = callers.of(&head, Mono(0));
         let again = callers.of(&head, Mono(1));
-        assert!(Rc::ptr_eq(&first.groups, &again.groups));
+        assert!(Rc::ptr_eq(&first, &again));
         let later = callers.of(&head, Mono(0) + BELIEVED);
-        assert!(!Rc::ptr_eq(&first.groups, &later.groups));
+        assert!(!Rc::ptr_eq(&first, &later));
         assert_eq!((later.uid, later.gid), (5, 6));
     }
 }

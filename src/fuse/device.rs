@@ -7,13 +7,13 @@ use super::abi::{IN_HEADER_LEN, OUT_HEADER_LEN, Opcode, WRITE_HEAD_LEN};
 use crate::base::codec::{Codec, Reader};
 use crate::base::limits::PAYLOAD_MAX;
 use crate::base::{Buf, Errno, Pool, Slice};
+use crate::reactor::Descriptor;
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The device of one mount. Not blocking.
 #[derive(Debug)]
 pub struct Device {
-    fd: OwnedFd,
+    fd: Descriptor,
 }
 
 /// One request of the kernel.
@@ -39,7 +39,7 @@ pub enum Received {
 impl Device {
     /// `fd` is `/dev/fuse`, opened without blocking.
     #[must_use]
-    pub fn new(fd: OwnedFd) -> Device {
+    pub fn new(fd: Descriptor) -> Device {
         Device { fd }
     }
 
@@ -102,12 +102,6 @@ impl Device {
                 Err(e) => return Err(Errno(e.raw_os_error())),
             }
         }
-    }
-}
-
-impl AsFd for Device {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
     }
 }
 

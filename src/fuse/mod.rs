@@ -18,9 +18,16 @@ pub mod abi;
 pub mod callers;
 pub mod device;
 pub mod dirs;
+pub mod fault;
+mod journal;
+pub mod mount;
+pub mod mounts;
 pub mod nodes;
 mod ops;
+pub mod options;
+pub mod server;
 pub mod session;
+pub mod sys;
 pub mod upstream;
 
 /// The extended attribute of a mount's root that tells the process behind it.

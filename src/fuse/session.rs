@@ -9,8 +9,9 @@ use super::callers::Callers;
 use super::device::{Device, Message};
 use super::dirs::Dirs;
 use super::nodes::{Node, Nodes};
-use super::upstream::{Answer, Ask, Caller, Export, Interrupt, Upstream};
+use super::upstream::{Answer, Export, Interrupt, Upstream};
 use crate::base::{Codec, Errno, OpenId, Slice};
+use crate::client::{Context, Cred};
 use crate::wire::op::Entry;
 use crate::wire::{Reply, Request};
 use crate::world::sync::Signal;
@@ -34,10 +35,10 @@ pub struct Session<W: World, U: Upstream> {
     /// Tasks that run, answered ones (closes) among them.
     running: Cell<usize>,
     ended: Signal,
-    opens: Cell<u64>,
     /// Bits of INIT that both sides have; 0 until then.
     pub(super) agreed: Cell<u64>,
-    pub(super) started: Signal,
+    unmounted: Cell<bool>,
+    changed: Signal,
     /// How long the kernel may believe names and attributes. Nothing tells it
     /// of other clients' changes yet, so: not at all.
     pub(super) validity: Validity,
@@ -46,7 +47,16 @@ pub struct Session<W: World, U: Upstream> {
 /// Who sent a request, and which.
 pub(super) struct Origin {
     pub head: InHeader,
-    pub caller: Caller,
+    pub caller: Rc<Cred>,
+    pub interrupt: Interrupt,
+}
+
+/// One request to the box, and all that goes with it.
+pub(super) struct Ask {
+    pub context: Context,
+    pub request: Request,
+    /// Data to write.
+    pub payload: Option<Slice>,
     pub interrupt: Interrupt,
 }
 
@@ -74,9 +84,9 @@ impl<W: World, U: Upstream> Session<W, U> {
             unanswered: RefCell::default(),
             running: Cell::new(0),
             ended: Signal::default(),
-            opens: Cell::new(0),
             agreed: Cell::new(0),
-            started: Signal::default(),
+            unmounted: Cell::new(false),
+            changed: Signal::default(),
             validity: Validity::default(),
             upstream,
         })
@@ -135,8 +145,33 @@ impl<W: World, U: Upstream> Session<W, U> {
         });
     }
 
+    /// The kernel and this mount have agreed how to talk.
+    pub(super) fn on_agreed(&self, flags: u64) {
+        self.agreed.set(flags);
+        self.changed.notify();
+    }
+
+    /// Ends when the kernel has said INIT, and so the mount answers; false if
+    /// it was unmounted instead.
+    pub async fn started(&self) -> bool {
+        while self.agreed.get() == 0 && !self.unmounted.get() {
+            self.changed.wait().await;
+        }
+        !self.unmounted.get()
+    }
+
+    pub(super) fn on_unmounted(&self) {
+        self.unmounted.set(true);
+        self.changed.notify();
+    }
+
+    #[must_use]
+    pub fn is_unmounted(&self) -> bool {
+        self.unmounted.get()
+    }
+
     /// Ends when no task runs.
-    pub(super) async fn quiet(&self) {
+    pub async fn quiet(&self) {
         while self.running.get() > 0 {
             self.ended.wait().await;
         }
@@ -170,15 +205,13 @@ impl<W: World, U: Upstream> Session<W, U> {
     /// Asks the box, without data in either direction.
     pub(super) async fn ask(&self, from: &Origin, request: Request) -> Result<Reply, Errno> {
         let plain = self.plain(from, request);
-        Ok(self.call(plain).await?.reply)
+        Ok(self.call(plain).await?.0)
     }
 
     /// A request of this caller with no flags, umask or data.
     pub(super) fn plain(&self, from: &Origin, request: Request) -> Ask {
         Ask {
-            caller: from.caller.clone(),
-            flags: 0,
-            umask: 0,
+            context: Context::new(Rc::clone(&from.caller)),
             request,
             payload: None,
             interrupt: from.interrupt.clone(),
@@ -188,7 +221,14 @@ impl<W: World, U: Upstream> Session<W, U> {
     /// Asks the box. ENOSYS becomes EOPNOTSUPP: the kernel takes the first for
     /// "never ask again", which one box's refusal is not.
     pub(super) async fn call(&self, ask: Ask) -> Result<Answer, Errno> {
-        match self.upstream.call(ask).await {
+        let Ask {
+            context,
+            request,
+            payload,
+            interrupt,
+        } = ask;
+        let answer = self.upstream.call(&context, request, payload, &interrupt);
+        match answer.await {
             Err(Errno::ENOSYS) => Err(Errno::EOPNOTSUPP),
             other => other,
         }
@@ -203,13 +243,6 @@ impl<W: World, U: Upstream> Session<W, U> {
     pub(super) fn entry(&self, entry: &Entry) -> Vec<u8> {
         let nodeid = self.nodes.borrow_mut().remember(entry.fid, entry.attr.ino);
         self.validity.entry_out(nodeid, &entry.attr).to_vec()
-    }
-
-    /// A name for a file to be opened, never used before on this mount.
-    pub(super) fn next_open(&self) -> OpenId {
-        let id = self.opens.get() + 1;
-        self.opens.set(id);
-        OpenId(id)
     }
 
     /// What the kernel is told of an open file: that all of it is ours. Shared

@@ -1,55 +1,15 @@
 //! What the mount needs of the client below it: one call for each request, and
-//! a drain. The real one is `client`'s; tests serve a tree from memory.
+//! a drain. `Client` is the real one; tests serve a tree from memory.
 
-use crate::base::{Errno, Fid, Slice};
+use crate::base::{Errno, Fid, OpenId, Slice};
+use crate::client::{Client, Context};
 use crate::wire::{Reply, Request};
+use crate::world::World;
 use crate::world::sync::Signal;
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
-
-/// Who asks, in the ids of the client's machine. Clones share the groups.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Caller {
-    pub uid: u32,
-    pub gid: u32,
-    /// Supplementary groups, in the kernel's order.
-    pub groups: Rc<[u32]>,
-}
-
-/// One request and all that goes with it.
-#[derive(Debug)]
-pub struct Ask {
-    pub caller: Caller,
-    /// `wire::head::flags`: KILL_PRIV and PAGE_WRITE.
-    pub flags: u16,
-    /// To be applied at create, unless the directory has a default ACL.
-    pub umask: u16,
-    pub request: Request,
-    /// Data to write.
-    pub payload: Option<Slice>,
-    /// Raised when the caller was interrupted by a signal (C11).
-    pub interrupt: Interrupt,
-}
-
-/// What came back.
-#[derive(Debug)]
-pub struct Answer {
-    pub reply: Reply,
-    /// Data read, in order.
-    pub payload: Vec<Slice>,
-}
-
-impl Answer {
-    /// An answer without data.
-    #[must_use]
-    pub fn plain(reply: Reply) -> Answer {
-        Answer {
-            reply,
-            payload: Vec::new(),
-        }
-    }
-}
 
 /// What CONNECT told of the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,17 +17,68 @@ pub struct Export {
     pub root: Fid,
     /// Whether POSIX ACLs are kept; else the kernel judges by mode alone.
     pub acls: bool,
-    pub xattrs: bool,
+    /// Longest payload of a read or write.
+    pub payload_max: usize,
 }
 
 /// The client as the mount sees it. Lives on the mount's one thread.
 pub trait Upstream: 'static {
     fn export(&self) -> Export;
+    /// A name for a file to be opened, never used before.
+    fn next_open(&self) -> OpenId;
     /// Asks, and waits for the answer however long it takes. EINTR only if
-    /// `ask.interrupt` was raised before the request was sent (C11).
-    fn call(&self, ask: Ask) -> impl Future<Output = Result<Answer, Errno>>;
+    /// `interrupt` was raised before the request was sent (C11).
+    fn call(
+        &self,
+        context: &Context,
+        request: Request,
+        payload: Option<Slice>,
+        interrupt: &Interrupt,
+    ) -> impl Future<Output = Result<Answer, Errno>>;
     /// Ends when everything that was answered is on the box's flash (C12).
-    fn drain(&self) -> impl Future<Output = Result<(), Errno>>;
+    fn drain(&self) -> impl Future<Output = ()>;
+}
+
+/// What came back, with the data that was read.
+pub type Answer = (Reply, Option<Slice>);
+
+impl<W: World> Upstream for Client<W> {
+    fn export(&self) -> Export {
+        Export {
+            root: self.root(),
+            acls: self.agreed().is_some_and(|a| a.acls),
+            payload_max: self.payload_max(),
+        }
+    }
+
+    fn next_open(&self) -> OpenId {
+        Client::next_open(self)
+    }
+
+    async fn call(
+        &self,
+        context: &Context,
+        request: Request,
+        payload: Option<Slice>,
+        interrupt: &Interrupt,
+    ) -> Result<Answer, Errno> {
+        let call = self.begin(context, request, payload);
+        let mut reply = pin!(call.clone().reply());
+        let mut raised = pin!(interrupt.raised());
+        let mut is_told = false;
+        let outcome = poll_fn(|cx| {
+            if !is_told && raised.as_mut().poll(cx).is_ready() {
+                is_told = true;
+                self.interrupt(&call);
+            }
+            reply.as_mut().poll(cx)
+        });
+        outcome.await.map_err(|e| e.errno())
+    }
+
+    async fn drain(&self) {
+        self.settle().await;
+    }
 }
 
 /// Whether the thread that waits for a request was hit by a signal.

@@ -43,12 +43,16 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+mod admin;
 pub mod data;
 pub mod dispatch;
 mod file;
 pub mod meta;
+mod run;
 pub mod session;
 pub mod writeback;
+
+pub use run::{Begin, run, start};
 
 /// One shard. Shared by its tasks as `Rc<Shard<W>>`.
 pub struct Shard<W: World> {

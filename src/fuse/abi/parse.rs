@@ -109,19 +109,19 @@ pub fn parse(head: &InHeader, body: &[u8]) -> Result<Op, Errno> {
     let mut r = Reader::new(body);
     body_of(head, &mut r).map_err(|e| match e {
         Fault::Name(errno) => errno,
-        Fault::Bytes(_) => Errno::EIO,
+        Fault::Bytes => Errno::EIO,
     })
 }
 
 /// Why a body was not understood.
 enum Fault {
     Name(Errno),
-    Bytes(DecodeError),
+    Bytes,
 }
 
 impl From<DecodeError> for Fault {
-    fn from(e: DecodeError) -> Fault {
-        Fault::Bytes(e)
+    fn from(_: DecodeError) -> Fault {
+        Fault::Bytes
     }
 }
 

@@ -27,9 +27,9 @@ impl<W: World, U: Upstream> Session<W, U> {
         let kill_priv = set.kill_priv;
         let mut ask = self.plain(from, Request::Setattr(Setattr { fid, set }));
         if kill_priv {
-            ask.flags |= head::flags::KILL_PRIV;
+            ask.context.flags |= head::flags::KILL_PRIV;
         }
-        let entry = entry_in(self.call(ask).await?.reply)?;
+        let entry = entry_in(self.call(ask).await?.0)?;
         Ok(Outcome::Bytes(self.attr_out(&entry.attr).to_vec()))
     }
 

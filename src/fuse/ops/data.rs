@@ -19,7 +19,7 @@ use std::rc::Rc;
 impl<W: World, U: Upstream> Session<W, U> {
     pub(super) async fn on_open(&self, from: &Origin, args: OpenIn) -> Result<Outcome, Errno> {
         let fid = self.node(from.head.nodeid)?.fid;
-        let open = self.next_open();
+        let open = self.upstream.next_open();
         let request = Open {
             fid,
             open,
@@ -27,7 +27,7 @@ impl<W: World, U: Upstream> Session<W, U> {
             intent: Intent::default(),
         };
         let mut ask = self.plain(from, Request::Open(request));
-        ask.flags = kill_flag(args.open_flags);
+        ask.context.flags = kill_flag(args.open_flags);
         self.call(ask).await?;
         Ok(Outcome::Bytes(Self::open_out(open).to_vec()))
     }
@@ -39,7 +39,7 @@ impl<W: World, U: Upstream> Session<W, U> {
         name: Option<Name>,
         args: CreateIn,
     ) -> Result<Outcome, Errno> {
-        let open = self.next_open();
+        let open = self.upstream.next_open();
         let create = Create {
             parent: self.node(from.head.nodeid)?.fid,
             name,
@@ -95,21 +95,21 @@ impl<W: World, U: Upstream> Session<W, U> {
                     .ok_or(Errno::EINVAL)?,
                 len: args.size - have,
             };
-            let answer = self.call(self.plain(from, Request::Read(read))).await?;
-            let Reply::Data(data) = answer.reply else {
+            let (reply, payload) = self.call(self.plain(from, Request::Read(read))).await?;
+            let Reply::Data(data) = reply else {
                 return Err(Errno::EIO);
             };
-            let before = have;
-            for part in answer.payload {
-                let room = (args.size - have) as usize;
-                let part = part.part(0..part.len().min(room));
+            let got = payload.as_ref().map_or(0, |p| p.len());
+            if let Some(part) = payload {
+                let part = part.part(0..got.min((args.size - have) as usize));
                 have += part.len() as u32;
                 parts.push(part);
             }
             if data.eof {
                 break;
             }
-            if have == before {
+            // More bytes should be there, and none came: an error is not an end.
+            if got == 0 {
                 return Err(Errno::EIO);
             }
         }
@@ -134,12 +134,12 @@ impl<W: World, U: Upstream> Session<W, U> {
         let mut ask = self.plain(from, Request::Write(request));
         ask.payload = payload;
         if args.write_flags & write::KILL_SUIDGID != 0 {
-            ask.flags |= head::flags::KILL_PRIV;
+            ask.context.flags |= head::flags::KILL_PRIV;
         }
         if is_page {
-            ask.flags |= head::flags::PAGE_WRITE;
+            ask.context.flags |= head::flags::PAGE_WRITE;
         }
-        match self.call(ask).await?.reply {
+        match self.call(ask).await?.0 {
             Reply::Written(done) if done.written <= args.size => Ok(write_out(done.written)),
             _ => Err(Errno::EIO),
         }

@@ -134,9 +134,9 @@ impl<W: World, U: Upstream> Session<W, U> {
         flags: u16,
     ) -> Result<Entry, Errno> {
         let mut ask = self.plain(from, Request::Create(create));
-        ask.umask = (umask & 0o777) as u16;
-        ask.flags = flags;
-        entry_in(self.call(ask).await?.reply)
+        ask.context.umask = (umask & 0o777) as u16;
+        ask.context.flags = flags;
+        entry_in(self.call(ask).await?.0)
     }
 
     async fn remove(

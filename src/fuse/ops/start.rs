@@ -48,6 +48,7 @@ impl<W: World, U: Upstream> Session<W, U> {
             );
             return Err(Errno::EPROTO);
         }
+        let max_write = self.export.payload_max.clamp(BLOCK, PAYLOAD_MAX);
         let out = InitOut {
             major: MAJOR,
             minor: MINOR,
@@ -55,9 +56,9 @@ impl<W: World, U: Upstream> Session<W, U> {
             flags: agreed as u32,
             max_background: BACKGROUND,
             congestion_threshold: BACKGROUND / 4 * 3,
-            max_write: PAYLOAD_MAX as u32,
+            max_write: max_write as u32,
             time_gran: 1,
-            max_pages: (PAYLOAD_MAX / BLOCK) as u16,
+            max_pages: max_write.div_ceil(BLOCK) as u16,
             map_alignment: 0,
             flags2: (agreed >> 32) as u32,
             unused0: 0,
@@ -66,8 +67,7 @@ impl<W: World, U: Upstream> Session<W, U> {
             unused3: 0,
         };
         if args.major == MAJOR {
-            self.agreed.set(agreed);
-            self.started.notify();
+            self.on_agreed(agreed);
         }
         Ok(Outcome::Bytes(out.to_vec()))
     }

@@ -33,6 +33,7 @@ pub use attrs::{getattr, setattr, statfs};
 pub use call::{Call, answered, entry};
 pub(in crate::shard) use decide::{data_stop, stage_into};
 pub use decide::{decide, stage};
+pub use fids::root;
 pub use listing::readdir;
 pub use names::{create, link, lookup, readlink, rename, unlink};
 pub use opens::{close, close_all, may_use, open, opened, reap_orphans, reopen};
@@ -47,6 +48,7 @@ use crate::world::World;
 use crate::world::sync::Promise;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// State of the metadata operations that lives in memory only.
 #[derive(Default)]
@@ -81,6 +83,21 @@ pub async fn inode<W: World>(shard: &Shard<W>, fid: Fid) -> Result<Inode, Errno>
         .await?
         .ok_or(Errno::ESTALE)?;
     Inode::from_slice(&bytes).map_err(|_| Errno::EIO)
+}
+
+/// The file that `name` means in the directory `dir`; asks the origin if need be.
+pub async fn child<W: World>(
+    shard: &Rc<Shard<W>>,
+    target: &Rc<Target>,
+    dir: Fid,
+    name: &Name,
+) -> Result<Option<Fid>, Errno> {
+    decide(shard, target, |view| {
+        let inode = namespace::entry::directory(view, dir)?;
+        let slot = namespace::entry::find(view, dir, &inode, name)?;
+        Ok(slot.live().map(|found| found.fid))
+    })
+    .await
 }
 
 /// Puts the inode into the transaction.

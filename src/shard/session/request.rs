@@ -10,7 +10,7 @@ use super::{Unstable, keeper};
 use crate::base::codec::Codec;
 use crate::base::{Errno, Fid, Lsn, Slice, Transno, Xid};
 use crate::namespace::key;
-use crate::shard::{Incoming, Outgoing, Shard, dispatch};
+use crate::shard::{Incoming, Outgoing, Shard, dispatch, meta};
 use crate::wire::head::flags;
 use crate::wire::op::OpenFile;
 use crate::wire::{Frame, Reply, ReplyHead, Request};
@@ -60,20 +60,24 @@ impl<W: World> Handler<W> for Dispatch {
 
     async fn reopened(
         &self,
-        _shard: &Rc<Shard<W>>,
+        shard: &Rc<Shard<W>>,
         export: &Rc<Export>,
         open: &OpenFile,
     ) -> Result<(), Errno> {
-        let mut opens = export.opens.borrow_mut();
-        opens.insert(open.open, (open.fid, open.flags));
+        meta::reopen(shard, export, std::slice::from_ref(open));
         Ok(())
     }
 
-    async fn dropped(&self, _shard: &Rc<Shard<W>>, export: &Rc<Export>) {
-        export.opens.borrow_mut().clear();
+    async fn dropped(&self, shard: &Rc<Shard<W>>, export: &Rc<Export>) {
+        meta::close_all(shard, export).await;
     }
 
-    async fn recovered(&self, _shard: &Rc<Shard<W>>) {}
+    async fn recovered(&self, shard: &Rc<Shard<W>>) {
+        if let Err(e) = meta::reap_orphans(shard).await {
+            let line = format!("files without names stay until the next start: {e}");
+            shard.world.log(Level::Error, &line);
+        }
+    }
 }
 
 /// A request with what its answer needs.

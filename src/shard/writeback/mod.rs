@@ -32,3 +32,26 @@ pub async fn flush<W: World>(
 ) -> Result<(), Errno> {
     Err(Errno::ENOSYS)
 }
+
+/// What a target's origin is owed.
+pub struct Progress {
+    pub state: u8,
+    pub owed_records: u64,
+    pub owed_unread: u64,
+    pub dirty_files: u64,
+    pub dirty_more: bool,
+    pub dirty_bytes: u64,
+    pub failing: u64,
+    pub oldest: std::time::Duration,
+    pub last_error: Option<(Errno, String)>,
+}
+/// (until the engine lands)
+pub fn progress<W: World>(_shard: &Shard<W>, _target: crate::base::TargetId) -> Option<Progress> {
+    None
+}
+/// (until the engine lands)
+pub async fn start<W: World>(_shard: &Rc<Shard<W>>) -> Result<(), Errno> {
+    Ok(())
+}
+/// (until the engine lands)
+pub fn stop<W: World>(_shard: &Shard<W>) {}

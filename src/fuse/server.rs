@@ -1,0 +1,49 @@
+//! The loop of a mount: poll the device, drain it, let the tasks run.
+
+use super::device::{Inbox, Received};
+use super::session::Session;
+use super::upstream::Upstream;
+use crate::base::Errno;
+use crate::reactor::{Descriptor, Local};
+use crate::world::World;
+use std::rc::Rc;
+
+/// Serves the mount whose device is `device` until it is unmounted. Tasks that
+/// it started may still run then: see [`quiet`](Session::quiet).
+///
+/// # Errors
+/// The device cannot be read, or says what no kernel says.
+pub async fn serve<U: Upstream>(
+    local: Local,
+    session: Rc<Session<Local, U>>,
+    device: Descriptor,
+) -> Result<(), Errno> {
+    let mut inbox = Inbox::new(local.pool().clone());
+    loop {
+        local.poll_readable(&device).await?;
+        while !drain(&session, &mut inbox)? {
+            local.yield_now().await;
+        }
+        if session.is_unmounted() {
+            return Ok(());
+        }
+    }
+}
+
+/// Takes in what the kernel has, up to a bound: false if there may be more.
+fn drain<U: Upstream>(session: &Rc<Session<Local, U>>, inbox: &mut Inbox) -> Result<bool, Errno> {
+    for _ in 0..TAKEN_AT_ONCE {
+        match session.device.receive(inbox)? {
+            Received::Message(message) => session.on_message(message),
+            Received::Nothing => return Ok(true),
+            Received::Unmounted => {
+                session.on_unmounted();
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Requests taken in before the tasks of earlier ones run.
+const TAKEN_AT_ONCE: usize = 64;

@@ -1,0 +1,139 @@
+//! What the administrator asks of a shard: numbers, and flushes.
+
+use super::{Shard, Target, meta, writeback};
+use crate::base::{Errno, Fid, Name, TargetId};
+use crate::world::World;
+use serde_json::{Value, json};
+use std::rc::Rc;
+
+/// Answers one command; both are JSON.
+pub async fn answer<W: World>(shard: &Rc<Shard<W>>, request: &str) -> String {
+    let Ok(request) = serde_json::from_str::<Value>(request) else {
+        return failed("not a command");
+    };
+    let text = |field: &str| request[field].as_str().unwrap_or_default().to_owned();
+    match text("verb").as_str() {
+        "status" => json!({ "done": status(shard) }).to_string(),
+        "flush" => {
+            let wait = request["wait"].as_bool().unwrap_or(false);
+            flush(shard, &text("target"), &text("path"), wait).await
+        }
+        other => failed(&format!("a shard has no command {other}")),
+    }
+}
+
+fn failed(why: &str) -> String {
+    json!({ "failed": why }).to_string()
+}
+
+fn status<W: World>(shard: &Rc<Shard<W>>) -> Value {
+    let usage = shard.flash.usage();
+    let targets: Vec<Value> = shard
+        .targets
+        .borrow()
+        .values()
+        .map(|t| target(shard, t.id))
+        .collect();
+    let clients = shard.sessions.clients().into_iter().map(|c| {
+        json!({
+            "client": format!("{:032x}", c.client.0),
+            "name": c.name,
+            "peer": c.peer,
+            "target": c.target,
+            "recovering": c.recovering,
+            "open files": c.opens,
+            "requests running": c.running,
+        })
+    });
+    json!({
+        "shard": shard.id.0,
+        "recovering": shard.sessions.is_recovering(),
+        "transno": shard.transno.get().0,
+        "last committed": shard.flash.last_committed().0,
+        "flash": {
+            "total bytes": usage.total_bytes,
+            "free bytes": usage.free_bytes,
+            "fenced": shard.flash.is_fenced(),
+        },
+        "memory bytes": shard.data.memory_bytes(),
+        "targets": targets,
+        "clients": clients.collect::<Vec<_>>(),
+    })
+}
+
+fn target<W: World>(shard: &Rc<Shard<W>>, id: TargetId) -> Value {
+    let targets = shard.targets.borrow();
+    let Some(target) = targets.get(&id) else {
+        return Value::Null;
+    };
+    let name = target.conf.borrow().name.clone();
+    let origin = target.conf.borrow().origin.display().to_string();
+    let Some(p) = writeback::progress(shard, id) else {
+        return json!({ "target": name, "origin": origin, "state": "starting" });
+    };
+    json!({
+        "target": name,
+        "origin": origin,
+        "state": format!("{:?}", p.state).to_lowercase(),
+        "owed operations": p.owed_records + p.owed_unread,
+        "dirty files": p.dirty_files,
+        "more dirty files": p.dirty_more,
+        "dirty bytes": p.dirty_bytes,
+        "failing": p.failing,
+        "oldest seconds": p.oldest.as_secs(),
+        "last error": p.last_error.map(|(errno, what)| format!("{what}: {errno}")),
+    })
+}
+
+async fn flush<W: World>(shard: &Rc<Shard<W>>, target: &str, path: &str, wait: bool) -> String {
+    let found = shard
+        .targets
+        .borrow()
+        .values()
+        .find(|t| t.conf.borrow().name == target)
+        .cloned();
+    let Some(target) = found else {
+        return failed(&format!(
+            "no target {target} is in service: is its origin there?"
+        ));
+    };
+    let fid = match walk(shard, &target, path).await {
+        Ok(fid) => fid,
+        Err(e) => return failed(&format!("{path}: {e}")),
+    };
+    let only = (!path.is_empty()).then_some(fid);
+    if !wait {
+        let (flushed, id) = (Rc::clone(shard), target.id);
+        shard.world.spawn(async move {
+            // What fails is retried and shown by status.
+            let _ = writeback::flush(&flushed, id, only).await;
+        });
+        return json!({ "done": "begun" }).to_string();
+    }
+    match writeback::flush(shard, target.id, only).await {
+        Ok(()) => json!({ "done": "at the origin" }).to_string(),
+        Err(e) => {
+            let last = writeback::progress(shard, target.id).and_then(|p| p.last_error);
+            let what = last.map_or_else(String::new, |(_, what)| format!(" ({what})"));
+            failed(&format!(
+                "not all is at the origin: {e}{what}; nothing is lost, it is retried"
+            ))
+        }
+    }
+}
+
+/// The file at `path` from the target's root.
+async fn walk<W: World>(
+    shard: &Rc<Shard<W>>,
+    target: &Rc<Target>,
+    path: &str,
+) -> Result<Fid, Errno> {
+    let mut fid = target.root;
+    for part in path.split('/').filter(|p| !p.is_empty()) {
+        let name = Name::new(part.as_bytes())?;
+        fid = meta::child(shard, target, fid, &name)
+            .await?
+            .ok_or(Errno::ENOENT)?;
+    }
+    Ok(fid)
+}
