@@ -5,6 +5,8 @@
 mod disk;
 #[path = "sim/executor.rs"]
 mod executor;
+#[path = "sim/lives.rs"]
+mod lives;
 #[path = "sim/net.rs"]
 mod net;
 #[path = "sim/origin.rs"]

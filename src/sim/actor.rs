@@ -2,8 +2,11 @@
 //! the model's words.
 
 use super::model::{How, Id, Op, Outcome, ROOT, Seen, Shown, pattern};
+use super::sparse::Sparse;
+use super::tree::{self, Tree};
 use super::world::SimWorld;
 use crate::base::codec::Bytes;
+use crate::base::limits::PAYLOAD_MAX;
 use crate::base::{Attr, Errno, Fid, FileKind, OpenId, SetAttr, Slice};
 use crate::client::{CallError, Client, Context};
 use crate::wire::op::{self, Entry, Intent, Listing};
@@ -329,6 +332,81 @@ impl Actor {
                 return Ok(all);
             }
         }
+    }
+
+    /// The whole tree as this client sees it.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn tree(&self) -> Answer<Tree> {
+        let mut tree = Tree::default();
+        let mut known: BTreeMap<Fid, tree::Entry> = BTreeMap::new();
+        let mut todo = vec![(Vec::new(), self.client.root())];
+        while let Some((path, fid)) = todo.pop() {
+            if let Some(entry) = known.get(&fid) {
+                tree.0.insert(path, entry.clone());
+                continue;
+            }
+            let entry = self.look_at(fid, known.len() as u64).await?;
+            if entry.kind == FileKind::Directory {
+                for child in self.list(fid).await? {
+                    let mut below: Vec<u8> = path.clone();
+                    if !below.is_empty() {
+                        below.push(b'/');
+                    }
+                    below.extend_from_slice(child.name.as_bytes());
+                    todo.push((below, child.fid));
+                }
+            }
+            known.insert(fid, entry.clone());
+            tree.0.insert(path, entry);
+        }
+        Ok(tree)
+    }
+
+    /// All of one file.
+    async fn look_at(&self, fid: Fid, same: u64) -> Answer<tree::Entry> {
+        let of = || op::OfFile {
+            fid,
+            intent: Intent::default(),
+        };
+        let attr = self.entry(Request::Getattr(of())).await?.attr;
+        let mut bytes = Sparse::default();
+        if attr.kind == FileKind::Regular {
+            while bytes.size() < attr.size {
+                let at = bytes.size();
+                let got = self.read_at(fid, OpenId(0), at, PAYLOAD_MAX).await?;
+                if got.is_empty() {
+                    return Err(CallError::Protocol);
+                }
+                bytes.write(at, &got);
+            }
+        }
+        let link = match attr.kind {
+            FileKind::Symlink => Some(self.blob(Request::Readlink(of())).await?),
+            _ => None,
+        };
+        let mut xattrs = BTreeMap::new();
+        let list = self.blob(Request::XattrList(of())).await?;
+        for name in list.split(|b| *b == 0).filter(|n| !n.is_empty()) {
+            let request = Request::XattrGet(op::XattrName {
+                fid,
+                name: Bytes(name.to_vec()),
+            });
+            xattrs.insert(name.to_vec(), self.blob(request).await?);
+        }
+        Ok(tree::Entry {
+            kind: attr.kind,
+            mode: attr.mode,
+            uid: attr.uid,
+            gid: attr.gid,
+            rdev: attr.rdev,
+            bytes,
+            link,
+            xattrs,
+            mtime: attr.mtime,
+            same,
+        })
     }
 
     async fn close(&self, fid: Fid, open: OpenId) -> Answer<()> {
