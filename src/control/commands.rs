@@ -2,8 +2,10 @@
 //! that hand over to `fuse`.
 
 use super::admin::{self, Command};
-use super::cli::{Failure, Find, Mount};
+use super::cli::{Exit, Failure, Find, Mount};
 use crate::conf::Conf;
+use crate::fuse;
+use crate::fuse::fault::{Fault, FaultKind};
 use serde_json::Value;
 use std::path::Path;
 
@@ -57,13 +59,31 @@ pub fn shutdown(find: &Find) -> Result<(), Failure> {
 }
 
 pub fn mount(mount: &Mount) -> Result<(), Failure> {
-    let _ = mount;
-    Err(Failure::failed("mounts are not there yet"))
+    let wish = fuse::mount::Wish {
+        source: &mount.source,
+        dir: &mount.dir,
+        foreground: mount.foreground,
+        options: &mount.options,
+    };
+    Ok(fuse::mount::mount(&wish)?)
 }
 
 pub fn umount(dir: &Path) -> Result<(), Failure> {
-    let _ = dir;
-    Err(Failure::failed("mounts are not there yet"))
+    Ok(fuse::mount::umount(dir)?)
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Failure {
+        let exit = match fault.kind {
+            FaultKind::Failed => Exit::Failed,
+            FaultKind::Usage => Exit::Usage,
+            FaultKind::Refused => Exit::Refused,
+        };
+        Failure {
+            exit,
+            message: fault.message,
+        }
+    }
 }
 
 /// Prints a JSON value the way people read: a key and its value a line, what

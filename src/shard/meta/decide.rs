@@ -26,11 +26,12 @@ pub async fn decide<W: World, T>(
             Ok(done) => return Ok(done),
             Err(Stop::Refused(errno)) => return Err(errno),
             Err(Stop::Need(Need::Name(dir, name))) => {
-                if !import::name(shard, target, dir, &name).await? {
+                // Boxed: an import decides, too.
+                if !Box::pin(import::name(shard, target, dir, &name)).await? {
                     view.absent.push((dir, name));
                 }
             }
-            Err(Stop::Need(need)) => meet(shard, target, need).await?,
+            Err(Stop::Need(need)) => Box::pin(meet(shard, target, need)).await?,
         }
     }
     Err(Errno::EIO)
