@@ -93,7 +93,11 @@ pub async fn first<W: World>(import: &Rc<Import<W>>) -> Result<Fresh<W>, Connect
         let mut last = Refusal::Network(Errno::EHOSTUNREACH);
         for host in &import.hosts {
             match attempt(import, host).await {
-                Ok(fresh) => return Ok(fresh),
+                Ok(fresh) => {
+                    // Who connected may ask for the root at once.
+                    *import.agreed.borrow_mut() = Some(fresh.reply.clone());
+                    return Ok(fresh);
+                }
                 Err(why) if why.is_final() => return Err(why.into_error()),
                 Err(why) => last = why,
             }
