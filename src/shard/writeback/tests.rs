@@ -87,8 +87,8 @@ impl Front<'_> {
             };
             let tx = stage(self.0, &target, &mut change)?;
             self.0.apply(tx)?;
-            decided(self.0, &target, change.born);
-            Ok(change.born)
+            decided(self.0, &target, &change);
+            Ok(change.born.map(|(fid, _)| fid))
         })
         .await?;
         self.0.flash.commit(self.0.applied.get()).await?;
