@@ -12,10 +12,13 @@ pub struct Tally {
     pub first_error: Option<String>,
 }
 
+/// Latencies above an hour count as an hour.
+const LATENCY_MAX_NS: u64 = 3_600_000_000_000;
+
 impl Tally {
     pub fn new() -> Tally {
         Tally {
-            latency: Histogram::new(3).expect("three digits are valid"),
+            latency: Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3).expect("valid bounds"),
             bytes: 0,
             errors: 0,
             first_error: None,
@@ -34,7 +37,7 @@ impl Tally {
     }
 
     pub fn add(&mut self, other: Tally) {
-        // Both resize themselves, so that adding cannot fail.
+        // Bounds are the same, so that adding cannot fail.
         let _ = self.latency.add(other.latency);
         self.bytes += other.bytes;
         self.errors += other.errors;
