@@ -123,8 +123,10 @@ fn room_comes_without_further_traffic() {
         while let Ok(pieces) = keep(&flash, 200_000, true).await {
             alive.push(pieces);
         }
-        let mut tx = Tx::default();
-        tx.freed = alive.iter().flatten().map(|p| (p.at, p.len)).collect();
+        let tx = Tx {
+            freed: alive.iter().flatten().map(|p| (p.at, p.len)).collect(),
+            ..Tx::default()
+        };
         let lsn = flash.apply(tx).expect("reserve");
         flash.commit(lsn).await.expect("sound");
         while flash.append(&Slice::from(vec![1; 200_000]), true).is_err() {
