@@ -345,3 +345,116 @@ fn a_signal_ends_a_wait_that_was_not_sent() {
     assert!(fs::metadata(m.dir.path()).is_ok(), "the mount goes on");
     m.end();
 }
+
+/// A shared mapping of a whole file, unmapped when dropped.
+struct Mapping {
+    at: *mut u8,
+    len: usize,
+}
+
+impl Mapping {
+    fn new(file: &File, len: usize) -> std::io::Result<Mapping> {
+        use std::os::fd::AsRawFd;
+        let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+        // SAFETY: a new mapping at an address of the kernel's choice touches no
+        // memory of ours; the descriptor is open.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, file.as_raw_fd(), 0) };
+        match at {
+            libc::MAP_FAILED => Err(std::io::Error::last_os_error()),
+            at => Ok(Mapping { at: at.cast(), len }),
+        }
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: the mapping is `len` bytes long, inside the file, and lives
+        // as long as the borrow of self.
+        unsafe { std::slice::from_raw_parts_mut(self.at, self.len) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by `new`, and no slice of it is left.
+        unsafe { libc::munmap(self.at.cast(), self.len) };
+    }
+}
+
+#[test]
+fn stores_through_a_mapping_reach_the_file() {
+    let Some(m) = Mount::new() else { return };
+    let len = 5 * 4096 + 100;
+    fs::write(m.path("f"), vec![1u8; len]).unwrap();
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(m.path("f"))
+        .unwrap();
+    let mut mapping = match Mapping::new(&file, len) {
+        Ok(mapping) => mapping,
+        // Linux before 6.6 has no shared mappings of directly opened files.
+        Err(e) if e.raw_os_error() == Some(libc::ENODEV) => return,
+        Err(e) => panic!("{e}"),
+    };
+    assert!(mapping.bytes().iter().all(|&b| b == 1));
+    for at in [0, 4095, 4096, 3 * 4096 + 7, len - 1] {
+        mapping.bytes()[at] = 9;
+    }
+    // A store is seen by reads of this machine at once, and goes out with them.
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 4096).unwrap();
+    assert_eq!(byte, [9]);
+    file.write_all_at(&[7; 10], 2 * 4096).unwrap();
+    assert_eq!(
+        mapping.bytes()[2 * 4096],
+        7,
+        "a write is seen by the mapping"
+    );
+    drop(mapping);
+    drop(file);
+    let got = fs::read(m.path("f")).unwrap();
+    assert_eq!(got.len(), len);
+    for (at, byte) in got.iter().enumerate() {
+        let want = match at {
+            0 | 4095 | 4096 => 9,
+            _ if at == 3 * 4096 + 7 || at == len - 1 => 9,
+            8192..8202 => 7,
+            _ => 1,
+        };
+        assert_eq!(*byte, want, "at {at}");
+    }
+    m.end();
+}
+
+#[test]
+fn synchronous_writes_are_followed_by_a_sync() {
+    let Some(m) = Mount::new() else { return };
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .custom_flags(libc::O_DSYNC)
+        .open(m.path("f"))
+        .unwrap();
+    file.write_all(b"1").unwrap();
+    assert_eq!(m.counts.of("Fsync"), 1);
+    file.write_all(b"2").unwrap();
+    assert_eq!(m.counts.of("Fsync"), 2);
+}
+
+#[test]
+fn renames_that_exchange_or_must_not_replace() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let Some(m) = Mount::new() else { return };
+    fs::write(m.path("a"), "a").unwrap();
+    fs::write(m.path("b"), "b").unwrap();
+    let rename = |flags| renameat_with(CWD, m.path("a"), CWD, m.path("b"), flags);
+    assert_eq!(
+        rename(RenameFlags::NOREPLACE),
+        Err(rustix::io::Errno::EXIST)
+    );
+    rename(RenameFlags::EXCHANGE).unwrap();
+    assert_eq!(fs::read_to_string(m.path("a")).unwrap(), "b");
+    rename(RenameFlags::empty()).unwrap();
+    assert_eq!(names(m.dir.path()), ["b"]);
+    assert_eq!(fs::read_to_string(m.path("b")).unwrap(), "b");
+}

@@ -94,7 +94,7 @@ pub async fn first<W: World>(import: &Rc<Import<W>>) -> Result<Fresh<W>, Connect
         for host in &import.hosts {
             match attempt(import, host).await {
                 Ok(fresh) => {
-                    // The root is asked for before the link's task has run.
+                    // Who connected may ask for the root at once.
                     *import.agreed.borrow_mut() = Some(fresh.reply.clone());
                     return Ok(fresh);
                 }

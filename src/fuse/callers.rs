@@ -1,5 +1,7 @@
 //! Who is behind a request. The kernel sends uid and gid; supplementary groups
-//! are read from `/proc`, once in a while for each thread.
+//! are read from `/proc`, once in a while for each thread. Root's are not: they
+//! give it nothing that it does not have, and a box that maps root to somebody
+//! else gives that one its own.
 
 use super::abi::input::InHeader;
 use crate::base::Mono;
@@ -35,7 +37,10 @@ impl Callers {
         let caller = Rc::new(Cred {
             uid: head.uid,
             gid: head.gid,
-            groups: groups_of(head.pid),
+            groups: match head.uid {
+                0 => Vec::new(),
+                _ => groups_of(head.pid),
+            },
         });
         if self.known.len() >= THREADS_MAX {
             self.known.clear();

@@ -16,9 +16,9 @@ use super::mounts::{self, mounted_on};
 use super::options::{Options, Source};
 use super::server::serve;
 use super::session::Session;
-use super::sys::attach::{Attach, Detached, attach, detach};
+use super::sys::attach::{Attach, Detached, Flag, attach, detach};
 use super::sys::process::{self, Side};
-use crate::base::limits::PAYLOAD_MAX;
+use crate::base::limits::{BLOCK, PAYLOAD_MAX};
 use crate::client::{self, Client};
 use crate::reactor::{self, Descriptor, Local, Port};
 use crate::world::sync::Promise;
@@ -202,31 +202,38 @@ async fn life(
     ready: impl FnOnce(&Path),
 ) -> Result<(), Fault> {
     let client = connect(&local, &plan).await?;
-    let export = client.payload_max();
-    let device = Descriptor::new(attach(&wanted(&plan, export), &plan.dir)?);
+    let device = match attach(&wanted(&plan, &client), &plan.dir) {
+        Ok(device) => Descriptor::new(device),
+        Err(fault) => {
+            client.close().await;
+            return Err(fault);
+        }
+    };
     let session = Session::new(local.clone(), client.clone(), Device::new(device.clone()));
     let ended = Promise::default();
     local.spawn({
         let (local, session, ended) = (local.clone(), session.clone(), ended.clone());
-        async move {
-            ended.set(serve(local, session, device).await);
-        }
+        async move { ended.set(serve(local, session, device).await) }
     });
-    if session.started().await {
+    let has_started = session.started().await;
+    if has_started {
         tune(&local, &plan.dir);
         ready(&plan.dir);
-        local.log(
-            Level::Info,
-            &format!("{} is mounted on {}", plan.shown, plan.dir.display()),
-        );
+        let line = format!("{} is mounted on {}", plan.shown, plan.dir.display());
+        local.log(Level::Info, &line);
+        local.spawn(on_signals(
+            local.clone(),
+            signals,
+            plan.dir.clone(),
+            ended.clone(),
+        ));
     }
-    local.spawn(on_signals(
-        local.clone(),
-        signals,
-        plan.dir.clone(),
-        ended.clone(),
-    ));
     let served = ended.get().await;
+    if !has_started || served.is_err() {
+        // A mount that nobody serves would fail every access from now on.
+        let dir = plan.dir.clone();
+        in_thread(&local, move || detach(&dir, true)).await;
+    }
     local.log(
         Level::Info,
         &format!("{} is unmounted: draining", plan.dir.display()),
@@ -234,7 +241,14 @@ async fn life(
     session.quiet().await;
     client.close().await;
     local.log(Level::Info, "everything is stable at the box");
-    served.map_err(|e| Fault::failed(format!("the FUSE device failed: {e}")))
+    served.map_err(|e| Fault::failed(format!("the FUSE device failed: {e}")))?;
+    match has_started {
+        true => Ok(()),
+        false => Err(Fault::failed(format!(
+            "{} did not come up: forebay needs Linux 6.1 or later",
+            plan.dir.display()
+        ))),
+    }
 }
 
 async fn connect(local: &Local, plan: &Plan) -> Result<Client<Local>, Fault> {
@@ -264,15 +278,19 @@ async fn connect(local: &Local, plan: &Plan) -> Result<Client<Local>, Fault> {
         })
 }
 
-fn wanted(plan: &Plan, payload_max: usize) -> Attach {
+fn wanted(plan: &Plan, client: &Client<Local>) -> Attach {
+    let mut flags = plan.options.flags();
+    if client.agreed().is_some_and(|a| a.read_only) && !plan.options.read_only {
+        flags.push(Flag::ReadOnly);
+    }
     let is_root = rustix::process::geteuid().is_root();
     Attach {
         source: plan.shown.clone(),
         // The kernel judges each access by mode and owner (C13), so that a
         // mount by root is a file system for everybody, as any other.
         allow_other: plan.options.allow_other.unwrap_or(is_root),
-        max_read: payload_max.clamp(4096, PAYLOAD_MAX),
-        flags: plan.options.flags(),
+        max_read: client.payload_max().clamp(BLOCK, PAYLOAD_MAX),
+        flags,
     }
 }
 

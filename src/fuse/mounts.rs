@@ -4,7 +4,7 @@
 use super::sys::attach::FSTYPE;
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 /// One line of `mountinfo`.
@@ -89,12 +89,6 @@ fn unescaped(field: &[u8]) -> Vec<u8> {
 pub fn set_read_ahead(mount: &MountInfo, kib: u32) -> io::Result<()> {
     let path = format!("/sys/class/bdi/{}/read_ahead_kb", mount.device);
     std::fs::write(path, kib.to_string())
-}
-
-/// Whether two paths name one place, by their bytes.
-#[must_use]
-pub fn is_same(a: &Path, b: &Path) -> bool {
-    a.as_os_str().as_bytes() == b.as_os_str().as_bytes()
 }
 
 #[cfg(test)]

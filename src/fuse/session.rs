@@ -160,6 +160,7 @@ impl<W: World, U: Upstream> Session<W, U> {
         !self.unmounted.get()
     }
 
+    /// Nothing more will come: unmounted, or a kernel that we cannot talk to.
     pub(super) fn on_unmounted(&self) {
         self.unmounted.set(true);
         self.changed.notify();

@@ -139,10 +139,24 @@ impl<W: World, U: Upstream> Session<W, U> {
         if is_page {
             ask.context.flags |= head::flags::PAGE_WRITE;
         }
-        match self.call(ask).await?.0 {
-            Reply::Written(done) if done.written <= args.size => Ok(write_out(done.written)),
-            _ => Err(Errno::EIO),
+        let written = match self.call(ask).await?.0 {
+            Reply::Written(done) if done.written <= args.size => done.written,
+            _ => return Err(Errno::EIO),
+        };
+        self.sync_if_asked(from, fid, args.flags).await?;
+        Ok(write_out(written))
+    }
+
+    /// Files opened with O_SYNC or O_DSYNC, and mounts with `sync`: the kernel
+    /// passes the flags on with each write, and leaves the rest to us.
+    async fn sync_if_asked(&self, from: &Origin, fid: Fid, flags: u32) -> Result<(), Errno> {
+        let flags = flags.cast_signed();
+        if flags & libc::O_DSYNC == 0 {
+            return Ok(());
         }
+        let data_only = flags & libc::O_SYNC != libc::O_SYNC;
+        let fsync = Request::Fsync(Fsync { fid, data_only });
+        self.ask(from, fsync).await.map(|_| ())
     }
 
     pub(super) async fn on_fsync(&self, from: &Origin, args: FsyncIn) -> Result<Outcome, Errno> {

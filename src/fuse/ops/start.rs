@@ -46,6 +46,7 @@ impl<W: World, U: Upstream> Session<W, U> {
                     args.major, args.minor
                 ),
             );
+            self.on_unmounted();
             return Err(Errno::EPROTO);
         }
         let max_write = self.export.payload_max.clamp(BLOCK, PAYLOAD_MAX);
