@@ -144,7 +144,7 @@ pub(in crate::shard) fn stage_into<W: World>(
 }
 
 /// What memory notes once a change is applied.
-pub(super) fn applied<W: World>(shard: &Shard<W>, target: &Target, born: Option<Fid>) {
+pub fn applied<W: World>(shard: &Shard<W>, target: &Target, born: Option<Fid>) {
     if let Some(fid) = born {
         fids::used(shard, target, fid);
         data::born(shard, fid);

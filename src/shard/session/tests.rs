@@ -207,6 +207,7 @@ fn boot(sim: &Sim, flash: &Flash<SimWorld>, toy: &Rc<Toy>) -> Rc<Shard<SimWorld>
         writeback: Default::default(),
         sessions: Sessions::default(),
         transno: Cell::default(),
+        applied: Cell::default(),
         world: world.clone(),
     });
     let (inside, toy) = (Rc::clone(&shard), Rc::clone(toy));

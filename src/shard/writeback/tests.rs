@@ -6,13 +6,13 @@ use super::*;
 use crate::base::codec::Bytes;
 use crate::base::{BoxId, FileKind, Name, SetAttr, ShardId, Slice};
 use crate::conf::{Authority, Disconnected, Prefetch, TargetConf, Writeback as Policy};
-use crate::flash::{self, Flash};
+use crate::flash::{Flash, device};
 use crate::namespace::create::{self, Created, New};
 use crate::namespace::{Caller, Change, Ctx, Inode, Stop, setattr, unlink, xattr};
 use crate::namespace::{link as links, rename as renames};
 use crate::shard::Target;
 use crate::shard::data;
-use crate::shard::meta::{self, FlashView, decide, stage};
+use crate::shard::meta::{self, FlashView, decide, decided, stage};
 use crate::sim::origin::Origin;
 use crate::sim::sparse::Sparse;
 use crate::sim::tree::{Entry, Tree};
@@ -43,10 +43,10 @@ fn conf(lag: Duration) -> TargetConf {
 async fn open(world: SimWorld, lag: Duration, format: bool) -> Box {
     if format {
         let options = FormatOptions::new(FLASH, 1, BoxId(7));
-        flash::format(&world, &options).await.expect("formatted");
+        device::format(&world, &options).await.expect("formatted");
     }
-    let mut volume = flash::load(&world, FLASH).await.expect("a flash");
-    flash::claim(&world, &mut volume).await.expect("claimed");
+    let mut volume = device::load(&world, FLASH).await.expect("a flash");
+    device::claim(&world, &mut volume).await.expect("claimed");
     let opened = Flash::open(world.clone(), ShardId(0), &volume).await;
     let (flash, _) = opened.expect("opened");
     let targets = vec![(TARGET, conf(lag))];
@@ -87,7 +87,7 @@ impl Front<'_> {
             };
             let tx = stage(self.0, &target, &mut change)?;
             self.0.apply(tx)?;
-            meta::applied(self.0, &target, change.born);
+            decided(self.0, &target, change.born);
             Ok(change.born)
         })
         .await?;
@@ -112,7 +112,7 @@ impl Front<'_> {
             exclusive: true,
         };
         let created = self.apply(|view, ctx| match create::create(view, ctx, &new)? {
-            Created::New(_, change) => Ok(Some(change)),
+            Created::New(_, change) => Ok(Some(*change)),
             Created::There(_) => Err(Errno::EEXIST.into()),
         });
         created.await?.ok_or(Errno::EIO)
