@@ -13,6 +13,8 @@ pub mod table {
     pub const DIRTY: u8 = b'Y';
     pub const OWED: u8 = b'W';
     pub const ORPHAN: u8 = b'R';
+    /// Further names at origins that find files by name.
+    pub const ALIASES: u8 = b'A';
     pub const XATTR: u8 = b'X';
     pub const CLIENT: u8 = b'C';
     pub const REPLY: u8 = b'T';
@@ -71,6 +73,11 @@ pub fn orphan(fid: Fid) -> Vec<u8> {
 pub fn orphaned(key: &[u8]) -> Option<Fid> {
     let (_, fid) = key.split_first()?;
     Some(Fid::from_bytes(fid.try_into().ok()?))
+}
+
+#[must_use]
+pub fn aliases(fid: Fid) -> Vec<u8> {
+    key(table::ALIASES, &[&fid.to_bytes()])
 }
 
 #[must_use]
