@@ -88,11 +88,11 @@ impl Front<'_> {
             let tx = stage(self.0, &target, &mut change)?;
             self.0.apply(tx)?;
             decided(self.0, &target, &change);
-            Ok(change.born.map(|(fid, _)| fid))
+            Ok(change.born)
         })
         .await?;
         self.0.flash.commit(self.0.applied.get()).await?;
-        Ok(born)
+        Ok(born.map(|(fid, _)| fid))
     }
 
     async fn create(&self, dir: Fid, name: &Name, kind: FileKind) -> Result<Fid, Errno> {
