@@ -190,7 +190,9 @@ fn helper_refused(said: &str) -> Fault {
             ": let users open it with `chmod 666 /dev/fuse`"
         }
         s if s.contains("not found") || s.contains("No such") => ": try `modprobe fuse`",
-        s if s.contains("write access") || s.contains("ermi") => ": mount on a directory that is yours to write",
+        s if s.contains("write access") || s.contains("ermi") => {
+            ": mount on a directory that is yours to write"
+        }
         _ => "",
     };
     Fault::failed(format!("not mounted, {HELPER} says \"{said}\"{remedy}"))
