@@ -382,6 +382,19 @@ impl<W: World> State<W> {
         }
     }
 
+    /// Writes everything that is queued, whoever else should have.
+    #[cfg(test)]
+    pub async fn write_all(&self) -> Result<(), Errno> {
+        loop {
+            let next = self.log.borrow_mut().pop(true);
+            let Some((group, _)) = next else {
+                return Ok(());
+            };
+            let last = self.write_group(&group).await?;
+            self.on_durable(&group, last);
+        }
+    }
+
     async fn write_group(&self, sealed: &SealedGroup) -> Result<Lsn, Errno> {
         let group = &sealed.group;
         if let Some(zeroed) = &sealed.zeroed {

@@ -179,10 +179,11 @@ impl<W: World> Flash<W> {
         self.0.read(piece, range).await
     }
 
-    /// Waits while too much is queued for the flash. Whoever streams calls it
-    /// between appends; nothing else bounds the memory that queued writes hold.
+    /// Waits while too much is queued for the flash, or the memtable is far over
+    /// its size. Whoever streams calls it between appends; nothing else bounds
+    /// the memory that queued writes hold.
     pub async fn throttle(&self) {
-        while self.0.queued_bytes() > self.0.options.queue_bytes && !self.0.fenced.get() {
+        while self.0.is_behind() && !self.0.fenced.get() {
             self.0.progress.wait().await;
         }
     }
@@ -255,6 +256,11 @@ impl<W: World> State<W> {
             return Err(Errno::EIO);
         }
         Ok(at + u64::from(offset))
+    }
+
+    fn is_behind(&self) -> bool {
+        let memtable = self.index.borrow().active.bytes();
+        self.queued_bytes() > self.options.queue_bytes || memtable > 4 * self.options.memtable_bytes
     }
 
     /// Stops all further change: what is on flash is a sound prefix, and stays so.

@@ -13,11 +13,15 @@ pub mod table {
     pub const DIRTY: u8 = b'Y';
     pub const OWED: u8 = b'W';
     pub const ORPHAN: u8 = b'R';
+    /// Further names at origins that find files by name.
+    pub const ALIASES: u8 = b'A';
     pub const XATTR: u8 = b'X';
     pub const CLIENT: u8 = b'C';
     pub const REPLY: u8 = b'T';
     /// Which extent lies where in a segment, for reclaim.
     pub const SUMMARY: u8 = b'S';
+    /// Files that are gone and have extents left to delete.
+    pub const GONE: u8 = b'G';
     /// Counters and the box's own settings, by name.
     pub const BOX: u8 = b'B';
 }
@@ -74,6 +78,11 @@ pub fn orphaned(key: &[u8]) -> Option<Fid> {
 }
 
 #[must_use]
+pub fn aliases(fid: Fid) -> Vec<u8> {
+    key(table::ALIASES, &[&fid.to_bytes()])
+}
+
+#[must_use]
 pub fn owed(seq: u64) -> Vec<u8> {
     key(table::OWED, &[&seq.to_be_bytes()])
 }
@@ -94,6 +103,11 @@ pub fn summary(segment: u32, offset: u32) -> Vec<u8> {
         table::SUMMARY,
         &[&segment.to_be_bytes(), &offset.to_be_bytes()],
     )
+}
+
+#[must_use]
+pub fn gone(fid: Fid) -> Vec<u8> {
+    key(table::GONE, &[&fid.to_bytes()])
 }
 
 #[must_use]

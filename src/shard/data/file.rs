@@ -2,7 +2,8 @@
 //! whole, kept while they are used, and let go by age; a file's record in the
 //! table stays as long as anything holds it, so that all tasks agree on it.
 
-use super::fetch::Fetched;
+use super::bulk::{self, Chore};
+use super::fetch::Fetch;
 use super::records::{decode, extents_of, stage};
 use super::{Data, Shard, State, Tx};
 use crate::base::{Codec, Errno, Fid};
@@ -29,9 +30,11 @@ pub(super) struct File {
     loaded: Cell<bool>,
     used: Cell<u64>,
     watches: RefCell<Vec<Weak<Watch>>>,
+    /// What the next load does before it returns.
+    pub chore: Cell<Option<Chore>>,
     pub detector: RefCell<Detector>,
     /// Reads of the origin under way, by chunk.
-    pub fetches: RefCell<BTreeMap<u64, Promise<Result<Rc<Fetched>, Errno>>>>,
+    pub fetches: RefCell<BTreeMap<u64, Fetch>>,
     /// Loads from flash into memory under way, by chunk.
     pub loads: RefCell<BTreeMap<u64, Promise<()>>>,
 }
@@ -99,6 +102,7 @@ impl File {
             loaded: Cell::new(false),
             used: Cell::new(0),
             watches: RefCell::default(),
+            chore: Cell::new(None),
             detector: RefCell::default(),
             fetches: RefCell::default(),
             loads: RefCell::default(),
@@ -204,7 +208,7 @@ impl State {
     }
 
     /// Takes a map out of memory because the index says something else.
-    fn forget(&self, file: &File) {
+    pub(super) fn forget(&self, file: &File) {
         if file.loaded.replace(false) {
             let map = file.map.take();
             self.extents.set(self.extents.get() - map.len() - 1);
@@ -246,8 +250,12 @@ impl State {
 /// `write`, `punch` and `remove` on the file cannot fail for want of loading.
 pub async fn load<W: World>(shard: &Rc<Shard<W>>, fid: Fid) -> Result<(), Errno> {
     loop {
-        if shard.data.loaded(fid).is_some() {
-            return Ok(());
+        if let Some(file) = shard.data.loaded(fid) {
+            match file.chore.take() {
+                None => return Ok(()),
+                Some(chore) => bulk::run(shard, &file, chore).await?,
+            }
+            continue;
         }
         if has_no_bytes(shard, fid) {
             born(shard, fid);

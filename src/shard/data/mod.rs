@@ -26,6 +26,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 mod ahead;
+mod bulk;
 mod fetch;
 mod file;
 mod flush;
@@ -74,6 +75,8 @@ struct State {
     /// Bytes appended since reclaim last looked.
     appended: Cell<u64>,
     pressure: Signal,
+    /// A file that is gone has left extents.
+    gone: Signal,
     reclaiming: Rc<Semaphore>,
     zeros: Slice,
 }
@@ -105,6 +108,7 @@ impl Data {
             dirty_sum: Cell::new(0),
             appended: Cell::new(0),
             pressure: Signal::default(),
+            gone: Signal::default(),
             reclaiming: Semaphore::new(1),
             zeros: Slice::from(vec![0; read::ZEROS]),
         }))

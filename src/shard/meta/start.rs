@@ -8,7 +8,7 @@ use crate::flash::{Flash, Tx};
 use crate::namespace::{Bounds, key};
 use crate::origin::{Limits, OriginOp, OriginReply, Place};
 use crate::record;
-use crate::shard::{Shard, Target, data};
+use crate::shard::{Shard, Target, data, writeback};
 use crate::world::race::within;
 use crate::world::{Level, World};
 use std::cell::RefCell;
@@ -133,7 +133,7 @@ fn setting(id: TargetId) -> Vec<u8> {
 }
 
 fn serve<W: World>(
-    shard: &Shard<W>,
+    shard: &Rc<Shard<W>>,
     id: TargetId,
     conf: TargetConf,
     record: &TargetRecord,
@@ -146,6 +146,7 @@ fn serve<W: World>(
         hash_key: record.hash_key.0.as_slice().try_into().ok()?,
     };
     shard.targets.borrow_mut().insert(id, Rc::new(target));
+    writeback::start_target(shard, id);
     Some(())
 }
 

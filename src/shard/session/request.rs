@@ -147,23 +147,12 @@ async fn recorded<W: World>(
     if record.xid != incoming.xid || record.op != incoming.request.tag() {
         return None;
     }
-    reopen(export, &incoming.request, &record.reply);
+    // An open that an earlier instance of the box answered is held here too.
+    dispatch::repeated(shard, export, incoming, &record.reply);
     Some(Answer {
         transno: record.transno,
         reply: record.reply,
     })
-}
-
-/// An open that an earlier instance of the box answered is held here too.
-fn reopen(export: &Export, request: &Request, reply: &Reply) {
-    let (open, flags, fid) = match (request, reply) {
-        (Request::Open(r), _) => (r.open, r.flags, r.fid),
-        (Request::Create(r), Reply::Entry(entry)) => (r.open, r.flags, entry.fid),
-        _ => return,
-    };
-    if open.0 != 0 {
-        export.opens.borrow_mut().insert(open, (fid, flags));
-    }
 }
 
 /// Runs the operation and waits for what its answer promises.

@@ -195,18 +195,19 @@ fn target() -> Target {
     }
 }
 
-/// Starts the box on `flash`, as after a crash that lost nothing.
-fn boot(sim: &Sim, flash: &Flash<SimWorld>, toy: &Rc<Toy>) -> Rc<Shard<SimWorld>> {
+/// Starts the box on `flash`.
+fn boot(sim: &Sim, flash: Flash<SimWorld>, toy: &Rc<Toy>) -> Rc<Shard<SimWorld>> {
     let world = sim.world("box");
     let shard = Rc::new(Shard {
         id: ShardId(0),
-        flash: flash.clone(),
+        flash,
         targets: RefCell::new([(TargetId(1), Rc::new(target()))].into()),
         meta: Default::default(),
         data: Default::default(),
         writeback: Default::default(),
         sessions: Sessions::default(),
         transno: Cell::default(),
+        applied: Cell::default(),
         world: world.clone(),
     });
     let (inside, toy) = (Rc::clone(&shard), Rc::clone(toy));
@@ -222,7 +223,6 @@ fn boot(sim: &Sim, flash: &Flash<SimWorld>, toy: &Rc<Toy>) -> Rc<Shard<SimWorld>
 
 struct Bench {
     sim: Sim,
-    flash: Flash<SimWorld>,
     toy: Rc<Toy>,
     shard: Rc<Shard<SimWorld>>,
 }
@@ -232,17 +232,13 @@ impl Bench {
         let sim = Sim::new(seed);
         let flash = Flash::in_memory(sim.world("box"));
         let toy = Rc::new(Toy::default());
-        let shard = boot(&sim, &flash, &toy);
-        Bench {
-            sim,
-            flash,
-            toy,
-            shard,
-        }
+        let shard = boot(&sim, flash, &toy);
+        Bench { sim, toy, shard }
     }
 
     fn reboot(&mut self) {
-        self.shard = boot(&self.sim, &self.flash, &self.toy);
+        let flash = self.shard.flash.after_crash(self.sim.world("box"));
+        self.shard = boot(&self.sim, flash, &self.toy);
     }
 
     async fn client(&self, node: &str, options: Options) -> Client<SimWorld> {

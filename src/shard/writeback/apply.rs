@@ -3,7 +3,7 @@
 
 use super::engine::Engine;
 use super::{Shard, locate, origin, settle};
-use crate::base::{Attr, Errno, Fid, FileKind, Identity, Name, SetAttr};
+use crate::base::{Attr, Errno, Fid, FileKind, Identity, Name};
 use crate::namespace::record::{OwedName, OwedRename, OwedUnlink, flag};
 use crate::namespace::{Inode, OwedOp, key};
 use crate::origin::{Found, OriginOp, OriginReply, Place};
@@ -69,7 +69,8 @@ async fn create<W: World>(
     })
 }
 
-/// Makes the file, or takes over what an earlier attempt made.
+/// Makes the file. The origin takes over what an interrupted attempt left:
+/// bytes, children and further names follow only an identity that is on flash.
 async fn make<W: World>(
     shard: &Rc<Shard<W>>,
     engine: &Rc<Engine>,
@@ -86,24 +87,28 @@ async fn make<W: World>(
         attr: inode.attr.clone(),
         link: locate::link_of(inode),
     };
-    match origin::found(shard, engine.target, op).await {
-        Ok(Some(found)) => Ok(found),
-        Ok(None) => Err(Errno::EIO),
-        Err(Errno::EEXIST) => {
-            let newborn = newborn(shard, engine, dir.clone(), name, fid, inode).await?;
-            let found = newborn.ok_or(Errno::EEXIST)?;
-            dress(shard, engine, dir, name, &found, &inode.attr).await?;
-            Ok(found)
-        }
-        Err(e) => Err(e),
+    let found = origin::found(shard, engine.target, op).await?;
+    let found = found.ok_or(Errno::EIO)?;
+    match is_known_as_another(shard, engine, &found, fid).await? {
+        true => Err(Errno::EEXIST),
+        false => Ok(found),
     }
 }
 
-/// What stands at the name, if it is what an interrupted attempt of ours left:
-/// of this kind, empty, with one name, and known to the box as nothing else.
-/// That is proof enough: bytes, children and further names come only after the
-/// identity is on the box's flash, where this record would have ended. Taking
-/// over an equal file of somebody else's loses nothing.
+/// The origin took over what stood there, and it is a file that the box knows.
+async fn is_known_as_another<W: World>(
+    shard: &Shard<W>,
+    engine: &Engine,
+    found: &Found,
+    fid: Fid,
+) -> Result<bool, Errno> {
+    let key = key::identity(engine.target, &found.identity);
+    let known = shard.flash.get(&key).await?;
+    Ok(known.is_some_and(|bytes| bytes[..] != fid.to_bytes()))
+}
+
+/// What stands at the name, if an interrupted [`OriginOp::Create`] of ours may
+/// have left it there.
 async fn newborn<W: World>(
     shard: &Rc<Shard<W>>,
     engine: &Engine,
@@ -123,17 +128,14 @@ async fn newborn<W: World>(
         && match attr.kind {
             FileKind::Regular => attr.size == 0 && attr.nlink == 1,
             FileKind::Symlink => attr.nlink == 1 && found.link == locate::link_of(inode),
-            FileKind::Char | FileKind::Block => {
-                attr.nlink == 1 && attr.rdev == inode.attr.rdev
-            }
+            FileKind::Char | FileKind::Block => attr.nlink == 1 && attr.rdev == inode.attr.rdev,
             FileKind::Fifo | FileKind::Socket => attr.nlink == 1,
             FileKind::Directory => true,
         };
     if !alike {
         return Ok(None);
     }
-    let known = shard.flash.get(&key::identity(engine.target, &found.identity)).await?;
-    if known.is_some_and(|bytes| bytes[..] != fid.to_bytes()) {
+    if is_known_as_another(shard, engine, &found, fid).await? {
         return Ok(None);
     }
     if attr.kind == FileKind::Directory {
@@ -149,29 +151,6 @@ async fn newborn<W: World>(
         }
     }
     Ok(Some(found))
-}
-
-async fn dress<W: World>(
-    shard: &Shard<W>,
-    engine: &Engine,
-    dir: Place,
-    name: &Name,
-    found: &Found,
-    attr: &Attr,
-) -> Result<(), Errno> {
-    let file = Place {
-        identity: Some(found.identity.clone()),
-        path: way_to(&dir, name),
-    };
-    let set = SetAttr {
-        mode: Some(attr.mode),
-        uid: Some(attr.uid),
-        gid: Some(attr.gid),
-        atime: Some(attr.atime),
-        mtime: Some(attr.mtime),
-        ..SetAttr::default()
-    };
-    origin::done(shard, engine.target, OriginOp::SetAttr { file, set }).await
 }
 
 /// Before a crash a file now dead may have been made, and not noted. Found, it
@@ -289,10 +268,8 @@ async fn remove<W: World>(
     last: bool,
 ) -> Result<Applied, Errno> {
     let dir = locate::directory(shard, engine, entry.dir).await?;
-    let is_kept = last
-        && !entry.is_dir
-        && !entry.dir.is_none()
-        && locate::is_kept(shard, entry.fid).await?;
+    let is_kept =
+        last && !entry.is_dir && !entry.dir.is_none() && locate::is_kept(shard, entry.fid).await?;
     if is_kept && keep(shard, engine, &dir, &entry).await? {
         return Ok(Applied {
             dirs: vec![entry.dir, Fid::NONE],
@@ -422,10 +399,7 @@ async fn rename<W: World>(
 
 /// The identity of a file that should be at the origin; `None` if it is dead
 /// and never was.
-async fn identity_of<W: World>(
-    shard: &Rc<Shard<W>>,
-    fid: Fid,
-) -> Result<Option<Identity>, Errno> {
+async fn identity_of<W: World>(shard: &Rc<Shard<W>>, fid: Fid) -> Result<Option<Identity>, Errno> {
     match locate::inode(shard, fid).await? {
         Some(inode) if inode.flags & flag::UNBORN == 0 => Ok(inode.locator.identity),
         Some(inode) if inode.attr.nlink > 0 => Err(Errno::ENOENT),
@@ -448,12 +422,11 @@ async fn keep_victim<W: World>(
         return Ok(None);
     }
     let dir = locate::directory(shard, engine, o.to).await?;
-    let mut path = way_to(&dir, &o.to_name);
-    for attempt in 0..3 {
+    for attempt in 0..2 {
         let op = OriginOp::Link {
             file: Place {
                 identity: Some(identity.clone()),
-                path,
+                path: way_to(&dir, &o.to_name),
             },
             dir: origin::orphans(),
             name: origin::orphan_name(fid),
@@ -461,16 +434,16 @@ async fn keep_victim<W: World>(
         match origin::done(shard, engine.target, op).await {
             Ok(()) => return Ok(Some(identity.clone())),
             Err(Errno::ENOENT) if attempt == 0 => make_orphans(shard, engine, fid).await?,
-            // Replaced already, before a crash: it is among the orphans.
-            Err(Errno::ESTALE) => {}
+            Err(Errno::ENOENT | Errno::ESTALE) => break,
             Err(e) => return Err(e),
         }
-        path = vec![origin::orphans_name(), origin::orphan_name(fid)];
-        if attempt == 0 {
-            path = way_to(&dir, &o.to_name);
-        }
     }
-    Ok(None)
+    // Not at its name: replaced before a crash, and then it is there already.
+    let (dir, name) = (origin::orphans(), origin::orphan_name(fid));
+    let there = origin::found(shard, engine.target, OriginOp::Lookup { dir, name }).await?;
+    Ok(there
+        .map(|found| found.identity)
+        .filter(|there| there == identity))
 }
 
 async fn move_name<W: World>(
@@ -481,7 +454,10 @@ async fn move_name<W: World>(
     (identity, victim, exchange): (Identity, Option<Identity>, bool),
 ) -> Result<(), Errno> {
     let op = OriginOp::Rename {
-        from: (locate::directory(shard, engine, from.0).await?, from.1.clone()),
+        from: (
+            locate::directory(shard, engine, from.0).await?,
+            from.1.clone(),
+        ),
         to: (locate::directory(shard, engine, to.0).await?, to.1.clone()),
         identity,
         victim,

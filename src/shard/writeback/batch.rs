@@ -62,7 +62,9 @@ async fn one<W: World>(
         }
     }
     let result = apply::record(&shard, &engine, seq, &record.op).await;
-    engine.health.on_end(shard.world.now(), result.as_ref().err().copied());
+    engine
+        .health
+        .on_end(shard.world.now(), result.as_ref().err().copied());
     match result {
         Ok(applied) => Some(Done {
             seq,
@@ -183,7 +185,10 @@ async fn settle_all<W: World>(
     if let Err(e) = committed {
         // A fenced flash takes nothing more; the records are still in the log
         // that the next start reads, and nothing may follow them until then.
-        let line = format!("target {}: write-back stops, flash failed: {e}", engine.target);
+        let line = format!(
+            "target {}: write-back stops, flash failed: {e}",
+            engine.target
+        );
         shard.world.log(Level::Error, &line);
         engine.stop();
         return;

@@ -91,11 +91,7 @@ fn looks_absent(errno: Errno) -> bool {
 
 /// Probes an origin that was away: the mount may be a new one, and must show
 /// the same tree. False: not yet, try again later.
-pub async fn reconnect<W: World>(
-    shard: &Rc<Shard<W>>,
-    engine: &Engine,
-    target: &Target,
-) -> bool {
+pub async fn reconnect<W: World>(shard: &Rc<Shard<W>>, engine: &Engine, target: &Target) -> bool {
     if engine.health.state() != OriginState::Disconnected {
         return true;
     }
@@ -110,7 +106,9 @@ pub async fn reconnect<W: World>(
     };
     engine.health.note(errno, "probe of the origin".to_owned());
     // Whatever it said: an origin that fails its probe is not there.
-    engine.health.on_end(shard.world.now(), Some(Errno::ENOTCONN));
+    engine
+        .health
+        .on_end(shard.world.now(), Some(Errno::ENOTCONN));
     engine.progressed.notify();
     false
 }

@@ -1,0 +1,246 @@
+//! What must hold, one schedule each.
+use super::*;
+use crate::cache::What;
+
+#[test]
+fn a_cold_read_is_fetched_once_however_many_wait() {
+    let bytes = pattern(3 << 20, 1);
+    let bench = Rc::new(Bench::new(1, &bytes, 64, 64 << 20));
+    let origin = bench.sim.origin(TARGET);
+    let before = origin.calls();
+    bench.sim.run(async {
+        let reads = (0..8).map(|i| bench.read(1000 * i, 4096));
+        for (i, got) in join::join_all(reads.collect()).await.iter().enumerate() {
+            assert_eq!(got[..], bytes[1000 * i..][..4096]);
+        }
+    });
+    assert_eq!(origin.calls() - before, 1);
+    bench.forget();
+    let again = bench.sim.run(bench.read(0, 4096));
+    assert_eq!(again, bytes[..4096]);
+    assert_eq!(origin.calls() - before, 1, "flash has it");
+}
+
+#[test]
+fn reads_end_at_the_end_of_the_file() {
+    let bytes = pattern(10_000, 2);
+    let bench = Bench::new(2, &bytes, 64, 1 << 20);
+    bench.sim.run(async {
+        assert_eq!(bench.read(9_000, 4096).await, bytes[9_000..]);
+        assert!(bench.read(10_000, 1).await.is_empty());
+        assert!(bench.read(u64::MAX, 1).await.is_empty());
+    });
+}
+
+/// F7: truncate and extend never bring origin bytes back.
+#[test]
+fn what_was_cut_off_stays_away() {
+    let bytes = pattern(1 << 20, 3);
+    let bench = Bench::new(3, &bytes, 64, 1 << 20);
+    bench.sim.run(async {
+        let cut = |size| {
+            let shard = Rc::clone(&bench.shard);
+            move |tx: &mut Tx, inode: &mut Inode| truncate(&shard, tx, FID, inode, size)
+        };
+        bench.mutate(cut(1000)).await.unwrap();
+        bench.mutate(cut(8000)).await.unwrap();
+        let mut want = bytes[..1000].to_vec();
+        want.resize(8000, 0);
+        assert_eq!(bench.read(0, 9000).await, want);
+        while !bench.flush(9).await {}
+        assert_eq!(bench.origin_bytes(), want);
+    });
+}
+
+/// F7: a small write to a cold file needs nothing of the origin.
+#[test]
+fn a_small_write_asks_the_origin_for_nothing() {
+    let bench = Bench::new(4, &pattern(1 << 20, 4), 64, 1 << 20);
+    let origin = bench.sim.origin(TARGET);
+    let before = origin.calls();
+    bench.sim.run(async {
+        bench.write(5000, b"hello").await;
+        assert_eq!(bench.read(5000, 5).await, b"hello");
+    });
+    assert_eq!(origin.calls(), before);
+}
+
+/// F8: a fetch under way does not undo what happens meanwhile.
+#[test]
+fn a_late_answer_fills_only_what_nothing_changed() {
+    for seed in 0..40 {
+        let bytes = pattern(1 << 20, 5);
+        let bench = Rc::new(Bench::new(seed, &bytes, 64, 4 << 20));
+        let reader = Rc::clone(&bench);
+        bench.world.spawn(async move {
+            reader.read(0, 1 << 20).await;
+        });
+        let mut want = bytes.clone();
+        bench.sim.run(async {
+            bench.world.sleep(Duration::from_micros(seed * 100)).await;
+            bench.write(10_000, &[7; 5000]).await;
+            want[10_000..15_000].fill(7);
+            // Written, carried to the origin and forgotten while the fetch is out.
+            while !bench.flush(9).await {}
+            bench
+                .mutate(|tx, inode| invalidate(&bench.shard, tx, FID, inode, 1 << 20))
+                .await
+                .unwrap();
+            bench
+                .mutate(|tx, inode| punch(&bench.shard, tx, FID, inode, 50_000..60_000))
+                .await
+                .unwrap();
+            want[50_000..60_000].fill(0);
+            assert_eq!(bench.read(0, 1 << 20).await, want, "seed {seed}");
+            bench.forget();
+            assert_eq!(
+                bench.read(0, 1 << 20).await,
+                want,
+                "seed {seed}, from flash"
+            );
+        });
+    }
+}
+
+#[test]
+fn an_origin_error_reaches_the_reader_and_is_not_remembered() {
+    let bytes = pattern(100_000, 6);
+    let bench = Bench::new(6, &bytes, 64, 1 << 20);
+    bench.sim.run(async {
+        bench.sim.faults(|f| f.origin_error_one_in = 1);
+        assert!(read(&bench.shard, FID, 0, 4096).await.is_err());
+        bench.sim.faults(|f| f.origin_error_one_in = 0);
+        assert_eq!(bench.read(0, 4096).await, bytes[..4096]);
+    });
+}
+
+#[test]
+fn damaged_clean_bytes_are_fetched_again_and_dirty_ones_are_an_error() {
+    let bytes = pattern(100_000, 7);
+    let bench = Bench::new(7, &bytes, 64, 1 << 20);
+    let damage = |offset: u64| {
+        let file = bench.shard.data.loaded(FID).unwrap();
+        let map = file.map.borrow();
+        let What::Bytes { piece, .. } = map.lookup(offset..offset + 1, 0).next().unwrap().what
+        else {
+            panic!("cached");
+        };
+        bench.shard.flash.damage(piece.at);
+    };
+    bench.sim.run(async {
+        bench.read(0, 4096).await;
+        damage(0);
+        bench.forget();
+        assert_eq!(bench.read(0, 4096).await, bytes[..4096]);
+        bench.write(0, &[1; 100]).await;
+        damage(0);
+        bench.forget();
+        assert_eq!(read(&bench.shard, FID, 0, 10).await.err(), Some(Errno::EIO));
+    });
+}
+
+#[test]
+fn a_transaction_that_is_given_up_leaves_no_trace() {
+    let bytes = pattern(100_000, 8);
+    let bench = Bench::new(8, &bytes, 64, 1 << 20);
+    bench.sim.run(async {
+        bench.write(0, &[1; 100]).await;
+        let (mut tx, mut inode) = (Tx::default(), bench.inode());
+        let junk = Slice::from(vec![9; 50_000]);
+        write(&bench.shard, &mut tx, FID, &mut inode, 0, &junk).unwrap();
+        drop(tx);
+        let mut want = bytes.clone();
+        want[..100].fill(1);
+        assert_eq!(bench.read(0, 100_000).await, want);
+        assert_eq!(bench.shard.data.dirty_bytes(), 100);
+    });
+}
+
+#[test]
+fn a_scan_larger_than_the_flash_is_served_and_dirty_bytes_survive_it() {
+    let bytes = pattern(30 << 20, 9);
+    let bench = Bench::new(9, &bytes, 12, 2 << 20);
+    start(&bench.shard);
+    bench.sim.run(async {
+        bench.write(123_456, &[5; 70_000]).await;
+        let mut want = bytes.clone();
+        want[123_456..193_456].fill(5);
+        for at in (0..want.len()).step_by(128 << 10) {
+            let got = bench.read(at as u64, 128 << 10).await;
+            assert!(got == want[at..][..got.len()], "at {at}");
+            assert_eq!(got.len(), 128 << 10);
+        }
+        assert_eq!(bench.shard.data.dirty_bytes(), 70_000);
+        bench.forget();
+        assert_eq!(bench.read(123_456, 70_000).await, [5; 70_000]);
+        // What was read last stayed: reclaim made room for it.
+        let cached = bench.sim.origin(TARGET).calls();
+        bench.read(29 << 20, 4096).await;
+        assert_eq!(bench.sim.origin(TARGET).calls(), cached);
+    });
+}
+
+#[test]
+fn a_flash_full_of_dirty_bytes_says_so() {
+    let bench = Bench::new(10, &[], 4, 1 << 20);
+    start(&bench.shard);
+    bench.sim.run(async {
+        let block = Slice::from(vec![1; 1 << 20]);
+        let mut written = 0;
+        let full = loop {
+            let put = |tx: &mut Tx, inode: &mut Inode| {
+                write(&bench.shard, tx, FID, inode, written << 20, &block)
+            };
+            match bench.mutate(put).await {
+                Ok(()) => written += 1,
+                Err(errno) => break errno,
+            }
+        };
+        assert_eq!(full, Errno::ENOSPC);
+        assert_eq!(written, 4);
+        assert_eq!(bench.read(0, 4 << 20).await, vec![1; 4 << 20]);
+        // Clean again, it makes room.
+        while !bench.flush(99).await {}
+        bench.write(9 << 20, &[2; 1 << 20]).await;
+        assert_eq!(bench.read(0, 4096).await, [1; 4096]);
+    });
+}
+
+#[test]
+fn sequential_reads_find_their_bytes_in_memory() {
+    let bytes = pattern(16 << 20, 11);
+    let bench = Bench::new(11, &bytes, 64, 256 << 20);
+    bench.sim.run(async {
+        for pass in 0..2 {
+            let begin = bench.sim.now();
+            for at in (0..bytes.len()).step_by(256 << 10) {
+                assert!(bench.read(at as u64, 256 << 10).await == bytes[at..][..256 << 10]);
+            }
+            let took = bench.sim.now() - begin;
+            // 16 fetches one after another would take 16 latencies and more.
+            assert!(took < Duration::from_millis(16), "pass {pass}: {took:?}");
+        }
+    });
+}
+
+#[test]
+fn holes_and_data_are_told_apart() {
+    let bench = Bench::new(12, &pattern(8192, 12), 64, 1 << 20);
+    bench.sim.run(async {
+        bench.write(100_000, &[1; 10]).await;
+        let shard = &bench.shard;
+        assert_eq!(seek(shard, FID, 0, false).await, Ok(0));
+        assert_eq!(seek(shard, FID, 0, true).await, Ok(8192));
+        assert_eq!(seek(shard, FID, 8192, false).await, Ok(100_000));
+        assert_eq!(seek(shard, FID, 100_000, true).await, Ok(100_010));
+        assert_eq!(seek(shard, FID, 100_010, true).await, Err(Errno::ENXIO));
+        assert_eq!(bench.inode().attr.blocks, 16 + 8);
+        bench
+            .mutate(|tx, inode| zero(shard, tx, FID, inode, 0..200_000, false))
+            .await
+            .unwrap();
+        assert_eq!(seek(shard, FID, 0, false).await, Err(Errno::ENXIO));
+        assert_eq!(bench.inode().attr.blocks, 0);
+        assert_eq!(bench.inode().attr.size, 200_000);
+    });
+}
