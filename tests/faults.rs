@@ -148,7 +148,7 @@ fn cache_files_that_are_not_ours_or_not_whole() {
     b.format();
     let whole = fs::read(&cache).unwrap();
     fs::write(&cache, &whole[..whole.len() / 2]).unwrap();
-    says(&b.refused(), 3, &["cache.fb", "shorter"]);
+    says(&b.refused(), 3, &["cache.fb", "cut short"]);
     let mut other = whole.clone();
     // The format version follows the magic in both copies of the superblock.
     for at in superblocks(&whole) {
@@ -190,7 +190,7 @@ fn a_cache_too_small_and_a_cache_in_use() {
         .arg(&at)
         .output()
         .unwrap();
-    says(&out, 3, &["in use"]);
+    says(&out, 3, &["another box is using the cache"]);
 }
 
 #[test]
@@ -303,11 +303,11 @@ fn an_origin_without_space_loses_nothing() {
     if mounts_missing().is_some() || !rustix::process::geteuid().is_root() {
         return;
     }
-    let mut site = Site::start("target.main.writeback = 1s\n");
-    site.stop();
     // 8 MiB of origin.
-    support::sh(site.dir.path(), "mount -t tmpfs -o size=8M tmpfs origin");
-    site.serve();
+    let prepare = |dir: &Path| {
+        support::sh(dir, "mount -t tmpfs -o size=8M tmpfs origin");
+    };
+    let mut site = Site::start_on("target.main.writeback = 1s\n", prepare);
     let m = site.mount("mnt");
     let bytes: Vec<u8> = (0..16u32 << 20).map(|i| (i % 249) as u8).collect();
     fs::write(m.join("big"), &bytes).unwrap();

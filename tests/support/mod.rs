@@ -49,12 +49,18 @@ pub struct Site {
 impl Site {
     /// Starts a box on a fresh directory. `extra` are further lines of conf.
     pub fn start(extra: &str) -> Site {
+        Site::start_on(extra, |_| {})
+    }
+
+    /// The same, after `prepare` did something to the directory.
+    pub fn start_on(extra: &str, prepare: impl FnOnce(&Path)) -> Site {
         let dir = tempfile::Builder::new()
             .prefix("forebay-test-")
             .tempdir()
             .expect("temp dir");
         let dir_of = |name: &str| std::fs::create_dir(dir.path().join(name)).expect("fresh dir");
         dir_of("origin");
+        prepare(dir.path());
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut site = Site {
             dir,
