@@ -129,7 +129,7 @@ impl Bench {
             segments,
             flushing: Cell::new(false),
         };
-        bench.at_origin(OriginOp::Create {
+        let made = bench.at_origin(OriginOp::Create {
             dir: Place {
                 identity: None,
                 path: Vec::new(),
@@ -139,6 +139,9 @@ impl Bench {
             attr: attr(0),
             link: None,
         });
+        let OriginReply::Found(made) = made else {
+            panic!("{made:?}");
+        };
         bench.write_at_origin(0, bytes);
         let size = bytes.len() as u64;
         let inode = Inode {
@@ -149,7 +152,7 @@ impl Bench {
             locator: Locator {
                 parent: Fid::new(7, 1),
                 name: Some(name()),
-                identity: None,
+                identity: Some(made.identity),
             },
             observed: Observed::default(),
             data_version: 1,
@@ -160,6 +163,8 @@ impl Bench {
         };
         let mut tx = Tx::default();
         meta::put_inode(&mut tx, FID, &inode);
+        // The way to the file at the origin begins with its root.
+        meta::put_inode(&mut tx, Fid::new(7, 1), &inode);
         bench.shard.apply(tx).unwrap();
         bench
     }
