@@ -165,8 +165,9 @@ impl<W: World> Flash<W> {
         self.0.append(bytes, dirty)
     }
 
-    /// Gives up appended bytes that no transaction will refer to; without this
-    /// their flash comes back only after a restart.
+    /// Gives up appended bytes that no transaction will refer to, at once;
+    /// without this their flash comes back after a minute. A transaction must
+    /// follow its appends within that time, best without an await between.
     pub fn discard(&self, pieces: &[Appended]) {
         let mut space = self.0.space.borrow_mut();
         for piece in pieces {
@@ -309,6 +310,6 @@ impl<W: World> State<W> {
     pub fn reap(&self) {
         let proved = self.proved.get().max(self.root.borrow().checkpoint);
         self.index.borrow_mut().reap(&mut self.space.borrow_mut());
-        self.space.borrow_mut().reap(proved);
+        self.space.borrow_mut().reap(proved, self.world.now());
     }
 }

@@ -3,14 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
-use crate::base::{Attr, Buf, Codec, FileKind, Locator, Name, ShardId, SnapEpoch, TargetId, Time};
+use crate::base::{Attr, BoxId, Buf, FileKind, Locator, Name, ShardId, SnapEpoch, TargetId, Time};
 use crate::conf::{Authority, Disconnected, Prefetch, TargetConf, Writeback};
-use crate::flash::Flash as Store;
+use crate::flash::{Flash as Store, Options, device};
 use crate::namespace::record::flag;
 use crate::namespace::{Inode, Observed};
 use crate::origin::{OriginCall, OriginOp, OriginReply, Place};
-use crate::shard::{Target, meta, session, writeback};
-use crate::sim::{Sim, SimWorld};
+use crate::shard::{Target, meta};
+use crate::sim::{Crash, Sim, SimWorld};
+use crate::store::{FormatOptions, Volume};
 use crate::world::World;
 use proptest::prelude::*;
 use std::time::Duration;
@@ -19,6 +20,7 @@ mod random;
 mod scenes;
 
 const TARGET: TargetId = TargetId(1);
+const SEGMENT: u32 = 1 << 20;
 const FID: Fid = Fid::new(7, 5);
 
 /// One file of one target, and what it should hold.
@@ -26,6 +28,8 @@ struct Bench {
     sim: Sim,
     world: SimWorld,
     shard: Rc<Shard<SimWorld>>,
+    volume: Volume,
+    segments: u64,
     flushing: Cell<bool>,
 }
 
@@ -41,6 +45,33 @@ fn conf(prefetch: Prefetch) -> TargetConf {
         origin_threads: 4,
         prefetch,
     }
+}
+
+fn bytes_of(segments: u64) -> u64 {
+    (segments + 4) * u64::from(SEGMENT)
+}
+
+async fn format(world: &SimWorld, segments: u64) -> Volume {
+    let options = FormatOptions {
+        segment_bytes: Some(SEGMENT),
+        ..FormatOptions::new(bytes_of(segments), 1, BoxId(5))
+    };
+    device::format(world, &options).await.unwrap()
+}
+
+async fn open(world: &SimWorld, segments: u64) -> Store<SimWorld> {
+    let options = Options {
+        memtable_bytes: 256 << 10,
+        journal_bytes: 2 << 20,
+        cache_bytes: 256 << 10,
+        queue_bytes: 4 << 20,
+    };
+    let mut volume = device::load(world, bytes_of(segments)).await.unwrap();
+    device::claim(world, &mut volume).await.unwrap();
+    let (flash, _) = Store::open_with(world.clone(), ShardId(0), &volume, options)
+        .await
+        .unwrap();
+    flash
 }
 
 fn name() -> Name {
@@ -75,7 +106,7 @@ fn attr(size: u64) -> Attr {
 
 impl Bench {
     /// A box whose origin has one file with `bytes`, nothing of it cached yet.
-    fn new(seed: u64, bytes: &[u8], segments: u32, memory: u64) -> Bench {
+    fn new(seed: u64, bytes: &[u8], segments: u64, memory: u64) -> Bench {
         let sim = Sim::new(seed);
         let world = sim.world("box");
         let target = Target {
@@ -85,23 +116,18 @@ impl Bench {
             limits: RefCell::default(),
             hash_key: [0; 16],
         };
-        let shard = Rc::new(Shard {
-            id: ShardId(0),
-            world: world.clone(),
-            flash: Store::in_memory_of(world.clone(), segments, 1 << 20),
-            targets: RefCell::new([(TARGET, Rc::new(target))].into()),
-            meta: meta::Meta::default(),
-            data: Data::new(memory),
-            writeback: writeback::Writeback::default(),
-            sessions: session::Sessions::default(),
-            transno: Cell::default(),
-        });
-        let flushing = Cell::new(false);
+        let volume = sim.run(format(&world, segments));
+        let flash = sim.run(open(&world, segments));
+        let shard = Shard::new(world.clone(), ShardId(0), flash, memory);
+        let target = Rc::new(target);
+        shard.targets.borrow_mut().insert(TARGET, target);
         let bench = Bench {
             sim,
             world,
-            shard,
-            flushing,
+            shard: Rc::new(shard),
+            volume,
+            segments,
+            flushing: Cell::new(false),
         };
         bench.at_origin(OriginOp::Create {
             dir: Place {
@@ -161,11 +187,9 @@ impl Bench {
         }
     }
 
-    fn inode(&self) -> Inode {
-        match self.shard.flash.peek(&crate::namespace::key::inode(FID)) {
-            crate::flash::Peek::Found(bytes) => Inode::from_slice(&bytes).unwrap(),
-            other => panic!("{other:?}"),
-        }
+    /// The inode as it is. Its page may have to be loaded.
+    async fn inode(&self) -> Inode {
+        meta::inode(&self.shard, FID).await.unwrap()
     }
 
     async fn read(&self, offset: u64, len: u32) -> Vec<u8> {
@@ -186,8 +210,13 @@ impl Bench {
         op: impl Fn(&mut Tx, &mut Inode) -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         loop {
+            self.shard.flash.throttle().await;
+            let mut inode = self.inode().await;
             load(&self.shard, FID).await?;
-            let (mut tx, mut inode) = (Tx::default(), self.inode());
+            if inode != self.inode().await {
+                continue;
+            }
+            let mut tx = Tx::default();
             match op(&mut tx, &mut inode) {
                 Err(Errno::EAGAIN) => {}
                 Err(Errno::ENOSPC) => {
@@ -245,7 +274,22 @@ impl Bench {
         self.mutate(mark).await.unwrap()
     }
 
-    /// As after a restart: nothing in memory, all from the index.
+    /// The process dies and starts again on the same flash, committed or not.
+    fn restart(&mut self, memory: u64) {
+        self.sim.crash_as("box", Crash::Process);
+        self.world = self.sim.world("box");
+        let flash = self.sim.run(open(&self.world, self.segments));
+        let shard = Shard::new(self.world.clone(), ShardId(0), flash, memory);
+        *shard.targets.borrow_mut() = self.shard.targets.take();
+        self.shard = Rc::new(shard);
+    }
+
+    async fn commit(&self) {
+        let lsn = self.shard.flash.applied();
+        self.shard.flash.commit(lsn).await.unwrap();
+    }
+
+    /// Nothing of the file in memory: all comes from the index again.
     fn forget(&self) {
         let state = &self.shard.data.0;
         if let Some(file) = self.shard.data.loaded(FID) {

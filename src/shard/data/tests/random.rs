@@ -46,14 +46,14 @@ fn op() -> impl Strategy<Value = Op> {
 async fn run_all(bench: &Rc<Bench>, mut want: Vec<u8>, ops: &[Op], background: bool) {
     for op in ops {
         step(bench, &mut want, op, background).await;
-        assert_eq!(bench.inode().attr.size, want.len() as u64);
+        assert_eq!(bench.inode().await.attr.size, want.len() as u64);
     }
     same(&bench.read(0, u32::MAX).await, &want, "all of it");
     while !bench.flush(usize::MAX).await {}
     same(&bench.origin_bytes(), &want, "the origin");
     assert_eq!(bench.shard.data.dirty_bytes(), 0);
-    assert_eq!(bench.inode().flags & flag::DATA_OWED, 0);
-    assert_eq!(bench.inode().origin_size, want.len() as u64);
+    assert_eq!(bench.inode().await.flags & flag::DATA_OWED, 0);
+    assert_eq!(bench.inode().await.origin_size, want.len() as u64);
 }
 
 /// Megabytes are no message.
@@ -121,7 +121,7 @@ async fn step(bench: &Rc<Bench>, want: &mut Vec<u8>, op: &Op, background: bool) 
         Op::Forget => bench.forget(),
         Op::GiveUp(at, len) => {
             load(shard, FID).await.unwrap();
-            let (mut tx, mut inode) = (Tx::default(), bench.inode());
+            let (mut tx, mut inode) = (Tx::default(), bench.inode().await);
             let bytes = Slice::from(vec![0xee; len]);
             // Whether there is room does not matter: it is given up.
             let _ = write(shard, &mut tx, FID, &mut inode, at, &bytes);
@@ -153,7 +153,7 @@ impl Bench {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
     #[test]
     fn agrees_with_a_vector(
         seed in any::<u64>(),
@@ -162,7 +162,7 @@ proptest! {
         ops in prop::collection::vec(op(), 1..40),
     ) {
         let bytes = pattern(len, seed);
-        let bench = Rc::new(Bench::new(seed, &bytes, 40, memory));
+        let bench = Rc::new(Bench::new(seed, &bytes, 80, memory));
         bench.sim.run(run_all(&bench, bytes, &ops, false));
     }
 
@@ -174,7 +174,7 @@ proptest! {
         ops in prop::collection::vec(op(), 1..40),
     ) {
         let bytes = pattern(len, seed);
-        let bench = Rc::new(Bench::new(seed, &bytes, 40, memory));
+        let bench = Rc::new(Bench::new(seed, &bytes, 80, memory));
         bench.sim.run(async {
             run_all_beside(&bench, bytes, &ops).await;
         });

@@ -68,7 +68,7 @@ fn a_small_write_asks_the_origin_for_nothing() {
 /// F8: a fetch under way does not undo what happens meanwhile.
 #[test]
 fn a_late_answer_fills_only_what_nothing_changed() {
-    for seed in 0..40 {
+    for seed in 0..12 {
         let bytes = pattern(1 << 20, 5);
         let bench = Rc::new(Bench::new(seed, &bytes, 64, 4 << 20));
         let reader = Rc::clone(&bench);
@@ -102,6 +102,39 @@ fn a_late_answer_fills_only_what_nothing_changed() {
     }
 }
 
+/// F8, the schedule that only the watch catches: while an answer with old bytes
+/// is on its way, the range is written, carried to the origin, called clean and
+/// reclaimed, so that it is absent again when the answer comes.
+#[test]
+fn an_answer_older_than_a_write_back_fills_nothing() {
+    let bytes = pattern(100_000, 15);
+    let bench = Bench::new(15, &bytes, 64, 4 << 20);
+    let mut want = bytes.clone();
+    want[10_000..15_000].fill(7);
+    bench.sim.run(async {
+        let (file, inode) = file::present(&bench.shard, FID).await.unwrap();
+        let fetch = fetch::start(&bench.shard, &file, &inode, 0);
+        bench.write(10_000, &[7; 5000]).await;
+        let flush = dirty_parts(&bench.shard, FID).await.unwrap();
+        let done = flush.parts.len();
+        bench
+            .mutate(|tx, inode| mark_clean(&bench.shard, tx, inode, &flush, done))
+            .await
+            .unwrap();
+        let mut tx = Tx::default();
+        let clean = bulk::clean_of(&file.map.borrow(), 9);
+        assert_eq!(clean.first(), Some(&(10_000..15_000)));
+        bench.shard.data.drop_all(&mut tx, &file, clean);
+        bench.shard.apply(tx).unwrap();
+        bench.shard.data.forget_contents(FID, 0..100_000);
+        assert!(!fetch.is_set(), "the answer is still on its way");
+        // The origin still shows the old bytes, as the late answer does.
+        assert!(fetch.get().await.is_ok());
+        bench.write_at_origin(10_000, &[7; 5000]);
+        assert!(bench.read(0, 100_000).await == want);
+    });
+}
+
 #[test]
 fn an_origin_error_reaches_the_reader_and_is_not_remembered() {
     let bytes = pattern(100_000, 6);
@@ -125,14 +158,18 @@ fn damaged_clean_bytes_are_fetched_again_and_dirty_ones_are_an_error() {
         else {
             panic!("cached");
         };
-        bench.shard.flash.damage(piece.at);
+        let at = bench.volume.segment_at(piece.at.segment).unwrap();
+        let at = at + u64::from(piece.at.offset);
+        bench.sim.disk("box").rot(at, 3);
     };
     bench.sim.run(async {
         bench.read(0, 4096).await;
+        bench.commit().await;
         damage(0);
         bench.forget();
         assert_eq!(bench.read(0, 4096).await, bytes[..4096]);
         bench.write(0, &[1; 100]).await;
+        bench.commit().await;
         damage(0);
         bench.forget();
         assert_eq!(read(&bench.shard, FID, 0, 10).await.err(), Some(Errno::EIO));
@@ -145,7 +182,7 @@ fn a_transaction_that_is_given_up_leaves_no_trace() {
     let bench = Bench::new(8, &bytes, 64, 1 << 20);
     bench.sim.run(async {
         bench.write(0, &[1; 100]).await;
-        let (mut tx, mut inode) = (Tx::default(), bench.inode());
+        let (mut tx, mut inode) = (Tx::default(), bench.inode().await);
         let junk = Slice::from(vec![9; 50_000]);
         write(&bench.shard, &mut tx, FID, &mut inode, 0, &junk).unwrap();
         drop(tx);
@@ -158,8 +195,8 @@ fn a_transaction_that_is_given_up_leaves_no_trace() {
 
 #[test]
 fn a_scan_larger_than_the_flash_is_served_and_dirty_bytes_survive_it() {
-    let bytes = pattern(30 << 20, 9);
-    let bench = Bench::new(9, &bytes, 12, 2 << 20);
+    let bytes = pattern(60 << 20, 9);
+    let bench = Bench::new(9, &bytes, 40, 2 << 20);
     start(&bench.shard);
     bench.sim.run(async {
         bench.write(123_456, &[5; 70_000]).await;
@@ -175,14 +212,14 @@ fn a_scan_larger_than_the_flash_is_served_and_dirty_bytes_survive_it() {
         assert_eq!(bench.read(123_456, 70_000).await, [5; 70_000]);
         // What was read last stayed: reclaim made room for it.
         let cached = bench.sim.origin(TARGET).calls();
-        bench.read(29 << 20, 4096).await;
+        bench.read(59 << 20, 4096).await;
         assert_eq!(bench.sim.origin(TARGET).calls(), cached);
     });
 }
 
 #[test]
 fn a_flash_full_of_dirty_bytes_says_so() {
-    let bench = Bench::new(10, &[], 4, 1 << 20);
+    let bench = Bench::new(10, &[], 40, 1 << 20);
     start(&bench.shard);
     bench.sim.run(async {
         let block = Slice::from(vec![1; 1 << 20]);
@@ -197,7 +234,7 @@ fn a_flash_full_of_dirty_bytes_says_so() {
             }
         };
         assert_eq!(full, Errno::ENOSPC);
-        assert_eq!(written, 4);
+        assert!((15..40).contains(&written), "{written} MiB of 40");
         assert_eq!(bench.read(0, 4 << 20).await, vec![1; 4 << 20]);
         // Clean again, it makes room.
         while !bench.flush(99).await {}
@@ -217,8 +254,8 @@ fn sequential_reads_find_their_bytes_in_memory() {
                 assert!(bench.read(at as u64, 256 << 10).await == bytes[at..][..256 << 10]);
             }
             let took = bench.sim.now() - begin;
-            // 16 fetches one after another would take 16 latencies and more.
-            assert!(took < Duration::from_millis(16), "pass {pass}: {took:?}");
+            // One after another, 16 fetches would take 32 ms and more.
+            assert!(took < Duration::from_millis(26), "pass {pass}: {took:?}");
         }
     });
 }
@@ -234,13 +271,76 @@ fn holes_and_data_are_told_apart() {
         assert_eq!(seek(shard, FID, 8192, false).await, Ok(100_000));
         assert_eq!(seek(shard, FID, 100_000, true).await, Ok(100_010));
         assert_eq!(seek(shard, FID, 100_010, true).await, Err(Errno::ENXIO));
-        assert_eq!(bench.inode().attr.blocks, 16 + 8);
+        assert_eq!(bench.inode().await.attr.blocks, 16 + 8);
         bench
             .mutate(|tx, inode| zero(shard, tx, FID, inode, 0..200_000, false))
             .await
             .unwrap();
         assert_eq!(seek(shard, FID, 0, false).await, Err(Errno::ENXIO));
-        assert_eq!(bench.inode().attr.blocks, 0);
-        assert_eq!(bench.inode().attr.size, 200_000);
+        assert_eq!(bench.inode().await.attr.blocks, 0);
+        assert_eq!(bench.inode().await.attr.size, 200_000);
+    });
+}
+
+#[test]
+fn what_was_cached_and_committed_is_there_after_a_crash() {
+    let bytes = pattern(2 << 20, 13);
+    let mut bench = Bench::new(13, &bytes, 64, 8 << 20);
+    let mut want = bytes.clone();
+    want[5..50_000].fill(9);
+    bench.sim.run(async {
+        bench.read(0, 2 << 20).await;
+        bench.write(5, &[9; 49_995]).await;
+        bench.commit().await;
+    });
+    bench.restart(8 << 20);
+    let calls = bench.sim.origin(TARGET).calls();
+    start(&bench.shard);
+    let got = bench.sim.run(bench.read(0, 2 << 20));
+    assert!(got == want);
+    assert_eq!(bench.sim.origin(TARGET).calls(), calls);
+    assert_eq!(bench.shard.data.dirty_bytes(), 49_995);
+}
+
+/// A file with more extents than a transaction holds can be cut, forgotten,
+/// written back and removed.
+#[test]
+fn many_small_extents_are_no_obstacle() {
+    let bench = Bench::new(14, &[], 64, 8 << 20);
+    start(&bench.shard);
+    bench.sim.run(async {
+        for i in (0..6000).rev() {
+            bench.write(i * 600, &[3; 500]).await;
+        }
+        let shard = &bench.shard;
+        let cut = |tx: &mut Tx, inode: &mut Inode| truncate(shard, tx, FID, inode, 600 * 4000);
+        bench.mutate(cut).await.unwrap();
+        assert_eq!(bench.shard.data.dirty_bytes(), 4000 * 500);
+        let mut passes = 1;
+        while !bench.flush(usize::MAX).await {
+            passes += 1;
+        }
+        assert!((2..10).contains(&passes), "{passes} passes");
+        assert_eq!(bench.origin_bytes(), bench.read(0, 600 * 4000).await);
+        let drop_clean =
+            |tx: &mut Tx, inode: &mut Inode| invalidate(shard, tx, FID, inode, 600 * 4000);
+        bench.mutate(drop_clean).await.unwrap();
+        assert_eq!(bench.origin_bytes(), bench.read(0, 600 * 4000).await);
+        for i in 0..3000 {
+            bench.write(i * 600, &[4; 500]).await;
+        }
+        bench.mutate(|tx, _| remove(shard, tx, FID)).await.unwrap();
+        let left = || async {
+            let extents = shard.flash.scan(records::extents_of(FID), 1);
+            extents.await.unwrap().len()
+        };
+        for _ in 0..1000 {
+            if left().await == 0 {
+                break;
+            }
+            bench.world.sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(left().await, 0);
+        assert_eq!(bench.shard.data.dirty_bytes(), 0);
     });
 }
