@@ -36,3 +36,8 @@ fn calm_lives_hold() {
         ..Plan::of(seed).calm()
     });
 }
+
+#[test]
+fn lives_hold() {
+    all_hold(seeds(0..40), Plan::of);
+}

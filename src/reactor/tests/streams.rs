@@ -123,3 +123,16 @@ fn names_are_resolved_off_the_thread() {
         assert!(connected.is_ok(), "{:?}", connected.err());
     });
 }
+
+#[test]
+fn sockets_that_do_not_block_are_waited_for_all_the_same() {
+    let (a, b) = UnixStream::pair().expect("a pair");
+    a.set_nonblocking(true).expect("set");
+    b.set_nonblocking(true).expect("set");
+    reactor(|world| async move {
+        let near = world.adopt(a.into()).expect("a stream");
+        let far = world.adopt(b.into()).expect("a stream");
+        // Waits for data, and then, with more than buffers hold, for room.
+        echo_once(&world, near, far, pattern(8, 1 << 20)).await;
+    });
+}

@@ -20,6 +20,9 @@ use std::rc::{Rc, Weak};
 
 /// Extent records of one page of a scan.
 const PAGE: usize = 512;
+/// Bytes that may be written before a writer must see whether the flash keeps
+/// up: queued writes hold memory, and nothing else bounds it.
+pub(super) const UNTHROTTLED_MAX: u64 = 4 << 20;
 /// Ranges that a watch tells apart; past it they become one.
 const SPOILED_MAX: usize = 64;
 
@@ -250,6 +253,10 @@ impl State {
 /// `write`, `punch` and `remove` on the file cannot fail for want of loading.
 pub async fn load<W: World>(shard: &Rc<Shard<W>>, fid: Fid) -> Result<(), Errno> {
     loop {
+        if shard.data.0.unthrottled.get() > UNTHROTTLED_MAX {
+            shard.data.0.unthrottled.set(0);
+            shard.flash.throttle().await;
+        }
         if let Some(file) = shard.data.loaded(fid) {
             match file.chore.take() {
                 None => return Ok(()),
@@ -324,7 +331,9 @@ pub(super) async fn present<W: World>(
     fid: Fid,
 ) -> Result<(Rc<File>, Inode), Errno> {
     loop {
-        load(shard, fid).await?;
+        if shard.data.loaded(fid).is_none() {
+            load(shard, fid).await?;
+        }
         match (shard.data.loaded(fid), shard.flash.peek(&key::inode(fid))) {
             (Some(file), Peek::Found(bytes)) => {
                 let inode = Inode::from_slice(&bytes).map_err(|_| Errno::EIO)?;

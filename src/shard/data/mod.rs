@@ -74,6 +74,8 @@ struct State {
     dirty_sum: Cell<u64>,
     /// Bytes appended since reclaim last looked.
     appended: Cell<u64>,
+    /// Bytes written since a writer last waited for the flash to keep up.
+    unthrottled: Cell<u64>,
     pressure: Signal,
     /// A file that is gone has left extents.
     gone: Signal,
@@ -107,6 +109,7 @@ impl Data {
             dirty: RefCell::default(),
             dirty_sum: Cell::new(0),
             appended: Cell::new(0),
+            unthrottled: Cell::new(0),
             pressure: Signal::default(),
             gone: Signal::default(),
             reclaiming: Semaphore::new(1),

@@ -2,7 +2,7 @@
 //! lacks was loaded before; whatever room the flash lacks is made before.
 
 use super::bulk::{Chore, changes_max, clean_of, step_down};
-use super::file::File;
+use super::file::{File, UNTHROTTLED_MAX};
 use super::read::keep;
 use super::records::{piece_of, pieces};
 use super::{Data, Shard, Tx};
@@ -24,7 +24,8 @@ const LOOK_EVERY: u64 = 4 << 20;
 
 /// Puts `bytes` at `offset` into the transaction: extents, summary, size,
 /// blocks, mtime, ctime, version and DATA_OWED of `inode` (which the caller
-/// puts). EAGAIN: not loaded, call `load` and decide again. ENOSPC: call
+/// puts). EAGAIN: not loaded, or the
+/// flash must catch up first: call `load` and decide again. ENOSPC: call
 /// `make_room` and decide again.
 pub fn write<W: World>(
     shard: &Shard<W>,
@@ -40,6 +41,11 @@ pub fn write<W: World>(
     if bytes.is_empty() {
         return Ok(());
     }
+    let unthrottled = &shard.data.0.unthrottled;
+    if unthrottled.get() > UNTHROTTLED_MAX {
+        return Err(Errno::EAGAIN); // `load` waits
+    }
+    unthrottled.set(unthrottled.get() + bytes.len() as u64);
     let mut extents = Vec::new();
     for bytes in pieces(bytes) {
         let appended = shard.flash.append(&bytes, true)?;
