@@ -103,6 +103,8 @@ impl<W: World> State<W> {
                 Err(errno) => {
                     let mut space = self.space.borrow_mut();
                     pieces.iter().for_each(|p| space.on_discarded(p.at, p.len));
+                    drop(space);
+                    self.prove();
                     return Err(errno);
                 }
             }
@@ -150,7 +152,13 @@ impl<W: World> State<W> {
             begin = 0;
         }
         let filled = tail.filled + piece.len.next_multiple_of(HEADER_BYTES);
-        *self.data.borrow_mut().tail(dirty) = Some(Tail { filled, ..tail });
+        let is_full = filled >= self.segment_bytes();
+        *self.data.borrow_mut().tail(dirty) = (!is_full).then_some(Tail { filled, ..tail });
+        if is_full {
+            let mut space = self.space.borrow_mut();
+            space.set_written(tail.segment);
+            space.seal(tail.segment, Lsn(0));
+        }
         self.start_write(at, begin, part, parts);
         Ok(piece)
     }
@@ -175,16 +183,10 @@ impl<W: World> State<W> {
     }
 
     /// The open segment, or a new one where there is none or no room in it.
-    fn tail_with_room(&self, dirty: bool) -> Result<Tail, Errno> {
+    fn tail_with_room(self: &Rc<Self>, dirty: bool) -> Result<Tail, Errno> {
         let now = *self.data.borrow_mut().tail(dirty);
         if let Some(tail) = now {
-            if tail.filled < self.segment_bytes() {
-                return Ok(tail);
-            }
-            let mut space = self.space.borrow_mut();
-            space.set_written(tail.segment);
-            space.seal(tail.segment, Lsn(0));
-            *self.data.borrow_mut().tail(dirty) = None;
+            return Ok(tail);
         }
         self.reap();
         let need = if dirty { Need::Dirty } else { Need::Clean };

@@ -446,7 +446,7 @@ impl<W: World> State<W> {
     /// A segment that was emptied is free only when a durable mark says that
     /// the emptying is durable. Where nothing else would carry that mark, an
     /// empty record does, so that who waits for room gets it.
-    fn prove(self: &Rc<Self>) {
+    pub fn prove(self: &Rc<Self>) {
         let is_waiting = self.space.borrow().waits_for_proof(self.proved.get());
         let is_idle = {
             let log = self.log.borrow();

@@ -1,9 +1,10 @@
 //! Room: what is let go comes back, and a full flash can always be emptied.
 
-use super::{Tx, fresh, put};
+use super::{SEGMENT, Tx, fresh, put};
 use crate::base::{Errno, Slice};
 use crate::flash::{Appended, Flash};
 use crate::sim::{Sim, SimWorld};
+use crate::store::space::Role;
 use std::collections::VecDeque;
 
 async fn keep(flash: &Flash<SimWorld>, len: usize, dirty: bool) -> Result<Vec<Appended>, Errno> {
@@ -132,5 +133,39 @@ fn room_comes_without_further_traffic() {
         while flash.append(&Slice::from(vec![1; 200_000]), true).is_err() {
             sim.sleep(std::time::Duration::from_millis(1)).await;
         }
+    });
+}
+
+/// F4's other half: recovery verifies the data of records above the last mark,
+/// so a segment that such a record filled must not be written over, even if a
+/// later record of the same group let it go.
+#[test]
+fn bytes_let_go_stay_until_a_durable_mark_covers_it() {
+    let sim = Sim::new(10);
+    let (_world, flash) = fresh(&sim);
+    sim.run(async {
+        let whole = Slice::from(vec![1; SEGMENT as usize - 4096]);
+        let pieces = flash.append(&whole, true).expect("room");
+        let segment = pieces[0].at.segment;
+        let freed = pieces.iter().map(|p| (p.at, p.len)).collect();
+        let fill = Tx {
+            data: pieces,
+            ..put(b"filled", b"yes")
+        };
+        flash.apply(fill).expect("room");
+        let empty = Tx {
+            freed,
+            ..Tx::default()
+        };
+        let lsn = flash.apply(empty).expect("room");
+        flash.commit(lsn).await.expect("sound");
+        let role = || flash.0.space.borrow().role(segment);
+        assert_eq!(
+            role(),
+            Some(Role::Sealed),
+            "durable, but no durable mark says so"
+        );
+        sim.sleep(std::time::Duration::from_millis(5)).await;
+        assert_eq!(role(), Some(Role::Free), "an empty record carried the mark");
     });
 }
