@@ -11,7 +11,7 @@
 use super::actor::{Actor, is_alien};
 use super::cluster::{BOX, Cluster};
 use super::model::{Id, Model, Op, ROOT};
-use super::node::Faults;
+use super::node::{Crash, Faults};
 use super::workload::Workload;
 use crate::base::{FileKind, Name};
 use crate::world::{Level, World};
@@ -218,7 +218,13 @@ impl Life {
                         c.sim.heal();
                     }
                 }
-                2 => c.origin().power_cut(&c.sim),
+                2 => {
+                    // The origin is a disk of the same machine.
+                    crashes += 1;
+                    c.crash_as(Crash::Power);
+                    c.origin().power_cut(&c.sim);
+                    c.start();
+                }
                 _ => {
                     c.origin().goes_away();
                     c.sim.sleep(self.moment(60_000_000)).await;

@@ -7,9 +7,11 @@
 //!
 //! What a power cut keeps (`volatile`): directories change in one order, as
 //! with a journaling file system, and a cut keeps a prefix of the changes,
-//! never less than what fsync of a directory promised. Bytes and attributes of
-//! a file that was not fsynced are old, new, or a mixture of pages, and a file
-//! whose name survived alone is empty.
+//! never less than what fsync of a directory promised. That fsync also covers
+//! the attributes that the files named there have at that moment, as one journal
+//! does (links and fifos have no fsync of their own), but not their bytes: bytes
+//! of a file that was not fsynced are old, new, or a mixture of pages, and a
+//! file whose name survived alone is empty.
 
 mod apply;
 mod volatile;
