@@ -144,7 +144,13 @@ impl Origin {
     fn finish(&self, core: &Core, number: u64) -> Option<OriginReply> {
         let (_, op) = self.0.calls.borrow_mut().remove(&number)?;
         let asked = format!("{op:?}");
-        let one_in = core.faults.borrow().origin_error_one_in;
+        let one_in = {
+            let faults = core.faults.borrow();
+            match apply::only_looks(&op) {
+                true => faults.origin_read_error_one_in,
+                false => faults.origin_error_one_in,
+            }
+        };
         let reply = if core.chance(one_in) {
             self.fail(core, op)
         } else {
