@@ -125,7 +125,7 @@ fn build<V: View>(
         }
     }
     draft.put(fid, inode);
-    draft.change.born = Some(fid);
+    draft.change.born = Some((fid, new.kind));
     Ok(fid)
 }
 

@@ -27,7 +27,7 @@ pub struct Change {
     /// Files whose bytes end here now; the data path changes the inode, too.
     pub truncated: Option<(Fid, u64)>,
     /// The identity from [`View::fresh`] was used.
-    pub born: Option<Fid>,
+    pub born: Option<(Fid, FileKind)>,
     /// Inodes that nothing refers to any more: their records go.
     pub forgotten: Vec<(Fid, Option<Identity>)>,
 }
@@ -72,6 +72,12 @@ impl<V: View> View for Draft<'_, V> {
     }
     fn is_open(&self, fid: Fid) -> bool {
         self.view.is_open(fid)
+    }
+    fn is_kept(&self, fid: Fid) -> Result<bool, Need> {
+        match self.change.orphans.iter().rfind(|(f, _)| *f == fid) {
+            Some((_, kept)) => Ok(*kept),
+            None => self.view.is_kept(fid),
+        }
     }
 }
 

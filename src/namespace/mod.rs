@@ -30,3 +30,6 @@ pub use access::Caller;
 pub use draft::{Change, Draft};
 pub use record::{Dirent, Inode, Observed, Owed, OwedOp};
 pub use view::{Bounds, Ctx, Need, Stop, View};
+
+#[cfg(test)]
+mod tests;

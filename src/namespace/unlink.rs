@@ -123,7 +123,7 @@ pub fn forget(view: &impl View, fid: Fid, kept: Option<Locator>) -> Result<Chang
     if inode.attr.nlink > 0 {
         return Ok(draft.change);
     }
-    if view.is_open(fid) {
+    if view.is_kept(fid)? {
         inode.flags |= flag::UNNAMED;
         if let Some(locator) = kept {
             inode.locator = locator;

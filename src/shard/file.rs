@@ -2,11 +2,10 @@
 //! write takes away) with the data path, in one transaction.
 
 use super::meta::{self, Call, FlashView, may_use, shown};
-use super::{Outgoing, Tx, data, writeback};
+use super::{Outgoing, Tx, data};
 use crate::base::limits::PAYLOAD_MAX;
 use crate::base::{Errno, Fid, FileKind, Lsn, OpenId, Slice, Transno};
 use crate::namespace::draft::{Draft, stamp};
-use crate::namespace::record::flag;
 use crate::namespace::{Inode, Stop, setattr};
 use crate::wire::op::{self, Data, Offset, Written};
 use crate::wire::{Reply, head};
@@ -44,20 +43,21 @@ pub async fn write<W: World>(call: &Call<'_, W>, op: &op::Write) -> Result<Outgo
             op.offset
         };
         fits(call, offset, bytes.len() as u64)?;
-        let owed = inode.flags & flag::DATA_OWED;
         if !bytes.is_empty() {
             data::write(call.shard, tx, op.fid, inode, offset, bytes)
                 .map_err(|e| meta::data_stop(e, op.fid))?;
         }
-        note(call, tx, op.fid, inode, owed);
-        let written = u32::try_from(bytes.len()).map_err(|_| Errno::EINVAL)?;
-        Ok(Reply::Written(Written {
+        Ok(offset)
+    };
+    let written = u32::try_from(bytes.len()).map_err(|_| Errno::EINVAL)?;
+    let reply = |offset, inode: &Inode| {
+        Reply::Written(Written {
             written,
             offset,
             attr: inode.attr.clone(),
-        }))
+        })
     };
-    edit(call, (op.fid, op.open), change).await
+    edit(call, (op.fid, op.open), change, reply).await
 }
 
 pub async fn fallocate<W: World>(
@@ -75,7 +75,6 @@ pub async fn fallocate<W: World>(
     let change = |tx: &mut Tx, inode: &mut Inode| {
         fits(call, op.offset, op.len)?;
         let end = op.offset + op.len;
-        let owed = inode.flags & flag::DATA_OWED;
         let done = match kind {
             PUNCH => data::punch(call.shard, tx, op.fid, inode, op.offset..end),
             ZERO => data::zero(call.shard, tx, op.fid, inode, op.offset..end, keep),
@@ -87,10 +86,10 @@ pub async fn fallocate<W: World>(
         };
         done.map_err(|e| meta::data_stop(e, op.fid))?;
         inode.attr.mtime = stamp(inode, call.shard.world.wall());
-        note(call, tx, op.fid, inode, owed);
-        Ok(meta::entry(op.fid, inode, false))
+        Ok(())
     };
-    edit(call, (op.fid, OpenId(0)), change).await
+    let reply = |(), inode: &Inode| meta::entry(op.fid, inode, false);
+    edit(call, (op.fid, OpenId(0)), change, reply).await
 }
 
 pub async fn seek<W: World>(call: &Call<'_, W>, op: &op::Seek) -> Result<Outgoing, Errno> {
@@ -131,19 +130,21 @@ pub async fn copy_range<W: World>(
     let bytes = joined(call, &parts);
     let change = |tx: &mut Tx, inode: &mut Inode| {
         fits(call, op.to_offset, bytes.len() as u64)?;
-        let owed = inode.flags & flag::DATA_OWED;
         if !bytes.is_empty() {
             data::write(call.shard, tx, op.to, inode, op.to_offset, &bytes)
                 .map_err(|e| meta::data_stop(e, op.to))?;
         }
-        note(call, tx, op.to, inode, owed);
-        Ok(Reply::Written(Written {
-            written: u32::try_from(bytes.len()).map_err(|_| Errno::EINVAL)?,
+        Ok(())
+    };
+    let written = u32::try_from(bytes.len()).map_err(|_| Errno::EINVAL)?;
+    let reply = |(), inode: &Inode| {
+        Reply::Written(Written {
+            written,
             offset: op.to_offset,
             attr: inode.attr.clone(),
-        }))
+        })
     };
-    edit(call, (op.to, OpenId(0)), change).await
+    edit(call, (op.to, OpenId(0)), change, reply).await
 }
 
 fn joined<W: World>(call: &Call<'_, W>, parts: &[Slice]) -> Slice {
@@ -178,23 +179,19 @@ fn fits<W: World>(call: &Call<'_, W>, offset: u64, len: u64) -> Result<(), Stop>
     }
 }
 
-/// Tells write-back if the change made the file owe data that it did not owe.
-fn note<W: World>(call: &Call<'_, W>, tx: &mut Tx, fid: Fid, inode: &Inode, before: u32) {
-    if inode.flags & flag::DATA_OWED != before {
-        writeback::note_dirty(call.shard, tx, fid);
-    }
-}
-
 /// One change of a file's bytes: the rules, the privileges that it costs (L11),
-/// `change`, the inode, the reply, in one transaction.
-async fn edit<W: World>(
+/// `change`, the inode, the reply, in one transaction. The data path does its
+/// own part of the inode (size, times, version, what is owed).
+async fn edit<W: World, T>(
     call: &Call<'_, W>,
     (fid, open): (Fid, OpenId),
-    mut change: impl FnMut(&mut Tx, &mut Inode) -> Result<Reply, Stop>,
+    mut change: impl FnMut(&mut Tx, &mut Inode) -> Result<T, Stop>,
+    reply: impl Fn(T, &Inode) -> Reply,
 ) -> Result<Outgoing, Errno> {
     let kill = call.incoming.head.flags & head::flags::KILL_PRIV != 0;
     let page = call.incoming.head.flags & head::flags::PAGE_WRITE != 0;
     call.decide(|view| {
+        call.check_export()?;
         let inode = regular(call, view, fid)?;
         if call.bounds.read_only {
             return Err(Errno::EROFS.into());
@@ -210,7 +207,10 @@ async fn edit<W: World>(
         }
         let mut tx = Tx::default();
         meta::stage_into(call.shard, &call.target, draft.change, &mut tx)?;
-        let reply = change(&mut tx, &mut inode)?;
+        let last = inode.attr.ctime;
+        let done = change(&mut tx, &mut inode)?;
+        inode.attr.ctime = inode.attr.ctime.max(last);
+        let reply = reply(done, &inode);
         meta::put_inode(&mut tx, fid, &inode);
         let (transno, lsn) = call.shard.seal(tx, call.incoming, &reply)?;
         let meta = &call.shard.meta;

@@ -120,11 +120,11 @@ impl<W: World> Shard<W> {
         Ok((transno, lsn))
     }
 
-    /// The target that a file belongs to. A sequence serves one target, and
-    /// today each target has one, its root's. ESTALE: none of this shard's.
+    /// The target that a file belongs to: the high half of its sequence says
+    /// which, as for the target's root. ESTALE: none of this shard's.
     pub fn target_of(&self, fid: Fid) -> Result<Rc<Target>, Errno> {
         let targets = self.targets.borrow();
-        let found = targets.values().find(|t| t.root.seq == fid.seq);
+        let found = targets.values().find(|t| t.root.seq >> 32 == fid.seq >> 32);
         found.cloned().ok_or(Errno::ESTALE)
     }
 

@@ -88,16 +88,26 @@ impl<'a, W: World> Call<'a, W> {
         decide(self.shard, &self.target, |view| decision(view)).await
     }
 
+    /// ENOTCONN once the client was evicted or left: what still waits for it in
+    /// a handler must not take effect after its successor's (L3).
+    pub fn check_export(&self) -> Result<(), Stop> {
+        if self.export.is_ended() {
+            return Err(Errno::ENOTCONN.into());
+        }
+        Ok(())
+    }
+
     /// Applies a change with its reply. `reply` sees the change as applied.
     pub fn seal(
         &self,
         mut change: Change,
         reply: impl FnOnce(&Change) -> Reply,
     ) -> Result<Outgoing, Stop> {
+        self.check_export()?;
         let tx = stage(self.shard, &self.target, &mut change)?;
         let reply = reply(&change);
         let (transno, lsn) = self.shard.seal(tx, self.incoming, &reply)?;
-        applied(self.shard, &self.target, change.born);
+        applied(self.shard, &self.target, &change);
         let touched = change.inodes.iter().map(|(fid, _)| *fid);
         self.shard
             .meta

@@ -1,10 +1,9 @@
 //! Load, decide, apply: the loop that every change goes through.
 
 use super::{FlashView, fids, import};
-use crate::base::{Codec, Errno, Fid};
+use crate::base::{Codec, Errno, Fid, FileKind};
 use crate::namespace::draft::Change;
-use crate::namespace::record::flag;
-use crate::namespace::{Inode, Need, Stop, key};
+use crate::namespace::{Need, Stop, key};
 use crate::shard::{Shard, Target, Tx, data, writeback};
 use crate::world::{Level, World};
 use std::rc::Rc;
@@ -74,7 +73,10 @@ pub fn stage<W: World>(shard: &Shard<W>, target: &Target, change: &mut Change) -
     if let Some((fid, size)) = change.truncated.take() {
         let inode = change.inodes.iter_mut().find(|(f, _)| *f == fid);
         let (_, inode) = inode.ok_or(Errno::EIO)?;
-        truncate(shard, &mut tx, fid, inode, size)?;
+        // The core has set the times already, maybe to values of the caller's.
+        let (ctime, mtime) = (inode.attr.ctime, inode.attr.mtime);
+        data::truncate(shard, &mut tx, fid, inode, size).map_err(|e| data_stop(e, fid))?;
+        (inode.attr.ctime, inode.attr.mtime) = (ctime, mtime);
     }
     let change = std::mem::replace(
         change,
@@ -86,21 +88,6 @@ pub fn stage<W: World>(shard: &Shard<W>, target: &Target, change: &mut Change) -
     );
     stage_into(shard, target, change, &mut tx)?;
     Ok(tx)
-}
-
-fn truncate<W: World>(
-    shard: &Shard<W>,
-    tx: &mut Tx,
-    fid: Fid,
-    inode: &mut Inode,
-    size: u64,
-) -> Result<(), Stop> {
-    let owed = inode.flags & flag::DATA_OWED;
-    data::truncate(shard, tx, fid, inode, size).map_err(|e| data_stop(e, fid))?;
-    if inode.flags & flag::DATA_OWED != owed {
-        writeback::note_dirty(shard, tx, fid);
-    }
-    Ok(())
 }
 
 /// Adds a change without truncation to a transaction.
@@ -144,10 +131,12 @@ pub(in crate::shard) fn stage_into<W: World>(
 }
 
 /// What memory notes once a change is applied.
-pub fn applied<W: World>(shard: &Shard<W>, target: &Target, born: Option<Fid>) {
-    if let Some(fid) = born {
+pub(in crate::shard) fn applied<W: World>(shard: &Shard<W>, target: &Target, change: &Change) {
+    if let Some((fid, kind)) = change.born {
         fids::used(shard, target, fid);
-        data::born(shard, fid);
+        if kind == FileKind::Regular {
+            data::born(shard, fid);
+        }
     }
 }
 
@@ -161,7 +150,7 @@ pub(super) async fn own<W: World>(
         if let Some(mut change) = decision(view)? {
             let tx = stage(shard, target, &mut change)?;
             shard.apply(tx)?;
-            applied(shard, target, change.born);
+            applied(shard, target, &change);
         }
         Ok(())
     })

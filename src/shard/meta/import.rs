@@ -12,6 +12,7 @@ use crate::origin::{Found, OriginCall, OriginOp, OriginReply, is_reserved};
 use crate::shard::{Shard, Target, writeback};
 use crate::world::{Level, World};
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::rc::Rc;
 
 /// Entries of a listing in one transaction.
@@ -29,18 +30,22 @@ pub async fn name<W: World>(
     }
     let (s, t, n) = (Rc::clone(shard), Rc::clone(target), name.clone());
     let question = Question::Name(dir, name.clone());
-    ask(shard, question, async move {
-        let place = writeback::place(&s, dir).await?;
-        let op = OriginOp::Lookup {
-            dir: place,
-            name: n.clone(),
-        };
-        match call(&s, &t, op).await? {
-            OriginReply::Found(found) => admit(&s, &t, dir, &[(n, *found)]).await,
-            OriginReply::Absent => Ok(false),
-            _ => Err(Errno::EIO),
-        }
-    })
+    ask(
+        shard,
+        question,
+        Box::pin(async move {
+            let place = writeback::place(&s, dir).await?;
+            let op = OriginOp::Lookup {
+                dir: place,
+                name: n.clone(),
+            };
+            match call(&s, &t, op).await? {
+                OriginReply::Found(found) => admit(&s, &t, dir, &[(n, *found)]).await,
+                OriginReply::Absent => Ok(false),
+                _ => Err(Errno::EIO),
+            }
+        }),
+    )
     .await
 }
 
@@ -51,33 +56,37 @@ pub async fn listing<W: World>(
     dir: Fid,
 ) -> Result<(), Errno> {
     let (s, t) = (Rc::clone(shard), Rc::clone(target));
-    ask(shard, Question::Listing(dir), async move {
-        let place = writeback::place(&s, dir).await?;
-        let reply = call(&s, &t, OriginOp::List { dir: place }).await?;
-        let OriginReply::Listed(mut entries) = reply else {
-            return Err(Errno::EIO);
-        };
-        if dir == t.root {
-            entries.retain(|(name, _)| !is_reserved(name));
-        }
-        for chunk in entries.chunks(CHUNK) {
-            admit(&s, &t, dir, chunk).await?;
-            s.world.yield_now().await;
-        }
-        // Names that came or went here meanwhile are known here, and names
-        // come and go at the origin only through this box: all are known now.
-        own(&s, &t, |view| {
-            let Some(mut inode) = view.inode(dir)? else {
-                return Ok(None);
+    ask(
+        shard,
+        Question::Listing(dir),
+        Box::pin(async move {
+            let place = writeback::place(&s, dir).await?;
+            let reply = call(&s, &t, OriginOp::List { dir: place }).await?;
+            let OriginReply::Listed(mut entries) = reply else {
+                return Err(Errno::EIO);
             };
-            inode.flags |= flag::COMPLETE;
-            let mut draft = Draft::new(view);
-            draft.put(dir, inode);
-            Ok(Some(draft.change))
-        })
-        .await?;
-        Ok(true)
-    })
+            if dir == t.root {
+                entries.retain(|(name, _)| !is_reserved(name));
+            }
+            for chunk in entries.chunks(CHUNK) {
+                admit(&s, &t, dir, chunk).await?;
+                s.world.yield_now().await;
+            }
+            // Names that came or went here meanwhile are known here, and names
+            // come and go at the origin only through this box: all are known now.
+            own(&s, &t, |view| {
+                let Some(mut inode) = view.inode(dir)? else {
+                    return Ok(None);
+                };
+                inode.flags |= flag::COMPLETE;
+                let mut draft = Draft::new(view);
+                draft.put(dir, inode);
+                Ok(Some(draft.change))
+            })
+            .await?;
+            Ok(true)
+        }),
+    )
     .await
     .map(|_| ())
 }
@@ -89,23 +98,27 @@ pub async fn xattrs<W: World>(
     fid: Fid,
 ) -> Result<(), Errno> {
     let (s, t) = (Rc::clone(shard), Rc::clone(target));
-    ask(shard, Question::Xattrs(fid), async move {
-        let values = fetch_xattrs(&s, &t, fid).await?;
-        own(&s, &t, |view| {
-            let Some(mut inode) = view.inode(fid)? else {
-                return Ok(None);
-            };
-            if inode.flags & flag::XATTRS_COMPLETE != 0 {
-                return Ok(None);
-            }
-            let mut draft = Draft::new(view);
-            xattr::import(&mut draft, fid, &mut inode, &values);
-            draft.put(fid, inode);
-            Ok(Some(draft.change))
-        })
-        .await?;
-        Ok(true)
-    })
+    ask(
+        shard,
+        Question::Xattrs(fid),
+        Box::pin(async move {
+            let values = fetch_xattrs(&s, &t, fid).await?;
+            own(&s, &t, |view| {
+                let Some(mut inode) = view.inode(fid)? else {
+                    return Ok(None);
+                };
+                if inode.flags & flag::XATTRS_COMPLETE != 0 {
+                    return Ok(None);
+                }
+                let mut draft = Draft::new(view);
+                xattr::import(&mut draft, fid, &mut inode, &values);
+                draft.put(fid, inode);
+                Ok(Some(draft.change))
+            })
+            .await?;
+            Ok(true)
+        }),
+    )
     .await
     .map(|_| ())
 }
@@ -160,7 +173,7 @@ pub async fn call<W: World>(
 async fn ask<W: World>(
     shard: &Rc<Shard<W>>,
     question: Question,
-    work: impl Future<Output = Answer> + 'static,
+    work: Pin<Box<dyn Future<Output = Answer>>>,
 ) -> Answer {
     let asked = shard.meta.asked.borrow().get(&question).cloned();
     if let Some(promise) = asked {

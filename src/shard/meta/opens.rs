@@ -117,14 +117,15 @@ fn uncount<W: World>(shard: &Shard<W>, fid: Fid) -> bool {
 /// reply is given again from its record.
 pub fn opened<W: World>(shard: &Shard<W>, export: &Export, open: OpenId, fid: Fid, flags: u32) {
     let known = export.opens.borrow().contains_key(&open);
-    if !known && open.0 > 0 && fids::belongs(fid, export.target) {
+    if !known && open.0 > 0 {
         note(shard, export, open, (fid, flags));
     }
 }
 
 /// Handles that a reconnecting client declares.
 pub fn reopen<W: World>(shard: &Shard<W>, export: &Export, opens: &[op::OpenFile]) {
-    for held in opens {
+    let ours = |held: &&op::OpenFile| fids::belongs(held.fid, export.target);
+    for held in opens.iter().filter(ours) {
         opened(shard, export, held.open, held.fid, held.flags);
     }
 }

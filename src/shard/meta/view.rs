@@ -67,4 +67,7 @@ impl<W: World> View for FlashView<'_, W> {
     fn is_open(&self, fid: Fid) -> bool {
         super::is_open(self.shard, fid)
     }
+    fn is_kept(&self, fid: Fid) -> Result<bool, Need> {
+        Ok(self.record(key::orphan(fid))?.is_some())
+    }
 }
