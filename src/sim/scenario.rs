@@ -101,15 +101,15 @@ pub fn live(seed: u64, plan: &Plan) -> Result<Ran, String> {
         failed: RefCell::default(),
     });
     let crashes = life.cluster.run(life.run(plan));
-    let result = match life.failed.borrow().as_slice() {
+    let failed = life.failed.borrow();
+    match failed.as_slice() {
         [] => Ok(Ran {
             trace_hash: life.cluster.sim.trace_hash(),
             ops: life.ops.get(),
             crashes,
         }),
         failed => Err(life.report(seed, plan, failed)),
-    };
-    result
+    }
 }
 
 impl Life {
@@ -210,7 +210,7 @@ impl Life {
                 }
                 1 => {
                     let client = format!("c{}", c.sim.random() % plan.clients as u64);
-                    if c.sim.random() % 2 == 0 {
+                    if c.sim.random().is_multiple_of(2) {
                         c.sim.cut(BOX, &client);
                     } else {
                         c.sim.partition(BOX, &client);
