@@ -15,7 +15,7 @@
 
 use super::actor::{Actor, Fids};
 use super::executor::Sim;
-use super::node::Faults;
+use super::node::{Crash, Faults};
 use super::origin::Origin;
 use super::world::SimWorld;
 use crate::base::{BoxId, MapEpoch, ShardId, TargetId};
@@ -109,6 +109,11 @@ impl Cluster {
         self.sim.crash(BOX);
     }
 
+    pub fn crash_as(&self, kind: Crash) {
+        drop(self.shard.take());
+        self.sim.crash_as(BOX, kind);
+    }
+
     /// Stops the box cleanly and waits for its end.
     pub async fn stop(&self) {
         self.sim.stop(BOX);
@@ -116,7 +121,7 @@ impl Cluster {
             self.sim.sleep(Duration::from_millis(10)).await;
         }
         drop(self.shard.take());
-        self.sim.crash_as(BOX, super::node::Crash::Process);
+        self.sim.crash_as(BOX, Crash::Process);
     }
 
     /// A new client on the node `name`.
@@ -130,8 +135,18 @@ impl Cluster {
             ..Options::default()
         };
         let hosts = vec![format!("{BOX}:9880")];
-        let client = Client::connect(self.sim.world(name), hosts, "main", options).await?;
-        Ok(Actor::new(client, self.fids()))
+        let (world, until) = (self.sim.world(name), self.sim.now() + FIRST_MEETING);
+        loop {
+            let (world, hosts, options) = (world.clone(), hosts.clone(), options.clone());
+            match Client::connect(world, hosts, "main", options).await {
+                Ok(client) => return Ok(Actor::new(client, self.fids())),
+                // The box has not met the origin yet.
+                Err(ConnectError::NoTarget) if self.sim.now() < until => {
+                    self.sim.sleep(Duration::from_secs(1)).await;
+                }
+                Err(e) => return Err(e),
+            }
+        }
     }
 
     /// Waits until everything is at the origin.
@@ -208,5 +223,7 @@ fn conf() -> TargetConf {
 pub const BOX: &str = "box";
 /// Its one target.
 pub const TARGET: TargetId = TargetId(1);
+/// An origin that hangs may be met late.
+const FIRST_MEETING: Duration = Duration::from_secs(900);
 const FLASH_BYTES: u64 = 64 << 20;
 const SEGMENT_BYTES: u32 = 1 << 20;

@@ -27,7 +27,10 @@ pub struct Faults {
     pub disk_write_error_one_in: u32,
     /// A block that is read has one bit turned, for good.
     pub disk_rot_one_in: u32,
+    /// Errors of calls that change the origin.
     pub origin_error_one_in: u32,
+    /// Errors of calls that look: clients see them where the box must ask.
+    pub origin_read_error_one_in: u32,
     /// An origin call takes minutes.
     pub origin_hang_one_in: u32,
 }
@@ -44,6 +47,7 @@ impl Default for Faults {
             disk_write_error_one_in: 0,
             disk_rot_one_in: 0,
             origin_error_one_in: 0,
+            origin_read_error_one_in: 0,
             origin_hang_one_in: 0,
         }
     }

@@ -11,7 +11,7 @@
 use super::actor::{Actor, is_alien};
 use super::cluster::{BOX, Cluster};
 use super::model::{Id, Model, Op, ROOT};
-use super::node::Faults;
+use super::node::{Crash, Faults};
 use super::workload::Workload;
 use crate::base::{FileKind, Name};
 use crate::world::{Level, World};
@@ -101,15 +101,15 @@ pub fn live(seed: u64, plan: &Plan) -> Result<Ran, String> {
         failed: RefCell::default(),
     });
     let crashes = life.cluster.run(life.run(plan));
-    let result = match life.failed.borrow().as_slice() {
+    let failed = life.failed.borrow();
+    match failed.as_slice() {
         [] => Ok(Ran {
             trace_hash: life.cluster.sim.trace_hash(),
             ops: life.ops.get(),
             crashes,
         }),
         failed => Err(life.report(seed, plan, failed)),
-    };
-    result
+    }
 }
 
 impl Life {
@@ -210,7 +210,7 @@ impl Life {
                 }
                 1 => {
                     let client = format!("c{}", c.sim.random() % plan.clients as u64);
-                    if c.sim.random() % 2 == 0 {
+                    if c.sim.random().is_multiple_of(2) {
                         c.sim.cut(BOX, &client);
                     } else {
                         c.sim.partition(BOX, &client);
@@ -218,7 +218,13 @@ impl Life {
                         c.sim.heal();
                     }
                 }
-                2 => c.origin().power_cut(&c.sim),
+                2 => {
+                    // The origin is a disk of the same machine.
+                    crashes += 1;
+                    c.crash_as(Crash::Power);
+                    c.origin().power_cut(&c.sim);
+                    c.start();
+                }
                 _ => {
                     c.origin().goes_away();
                     c.sim.sleep(self.moment(60_000_000)).await;

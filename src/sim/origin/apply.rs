@@ -102,19 +102,7 @@ impl Volatile {
     }
 
     fn refuse_if_read_only(&self, op: &OriginOp) -> Result<()> {
-        let reads = matches!(
-            op,
-            OriginOp::Probe
-                | OriginOp::Stat { .. }
-                | OriginOp::Lookup { .. }
-                | OriginOp::List { .. }
-                | OriginOp::Read { .. }
-                | OriginOp::XattrList { .. }
-                | OriginOp::XattrGet { .. }
-                | OriginOp::Statfs
-                | OriginOp::Forget { .. }
-        );
-        if self.limits.read_only && !reads {
+        if self.limits.read_only && !only_looks(op) {
             return Err(Errno::EROFS);
         }
         Ok(())
@@ -239,12 +227,10 @@ impl Volatile {
     fn link(&mut self, core: &Core, file: &Place, dir: &Place, name: Name) -> Result<()> {
         let (id, dir) = (self.find(file)?, self.find_dir(dir)?);
         self.check_name(&name)?;
-        if self.is_dir(id) || !self.limits.hard_links {
-            return Err(Errno::EPERM);
-        }
         match self.files[&dir].entries.get(&name) {
             Some(there) if *there == id => {}
             Some(_) => return Err(Errno::EEXIST),
+            None if self.is_dir(id) || !self.limits.hard_links => return Err(Errno::EPERM),
             None if self.files[&id].links >= self.limits.link_max => return Err(Errno::EMLINK),
             None => {
                 self.touch(core, id);
@@ -313,9 +299,9 @@ impl Volatile {
         if at_to.is_some() && !victim.is_some_and(|victim| is(at_to, victim)) {
             return Err(Errno::EEXIST);
         }
-        self.check_rename(id, at_to, to_dir, exchange)?;
+        self.check_rename(id, at_to, (from_dir, to_dir), exchange)?;
         if exchange && let Some(other) = at_to {
-            self.check_rename(other, Some(id), from_dir, true)?;
+            self.check_rename(other, Some(id), (to_dir, from_dir), true)?;
         }
         self.touch(core, id);
         let back = at_to.filter(|_| exchange);
@@ -324,9 +310,22 @@ impl Volatile {
         Ok(())
     }
 
-    fn check_rename(&self, id: Id, onto: Option<Id>, dir: Id, exchange: bool) -> Result<()> {
-        if self.is_dir(id) && self.is_below(dir, id) {
+    fn check_rename(
+        &self,
+        id: Id,
+        onto: Option<Id>,
+        (from, to): (Id, Id),
+        exchange: bool,
+    ) -> Result<()> {
+        if self.is_dir(id) && self.is_below(to, id) {
             return Err(Errno::EINVAL);
+        }
+        if onto.is_some_and(|there| self.is_dir(there) && self.is_below(from, there)) {
+            return Err(if exchange {
+                Errno::EINVAL
+            } else {
+                Errno::ENOTEMPTY
+            });
         }
         match onto {
             Some(there) if !exchange => match (self.is_dir(id), self.is_dir(there)) {
@@ -470,6 +469,21 @@ impl Body {
             self.mode &= !(0o4000 | group);
         }
     }
+}
+
+pub(super) fn only_looks(op: &OriginOp) -> bool {
+    matches!(
+        op,
+        OriginOp::Probe
+            | OriginOp::Stat { .. }
+            | OriginOp::Lookup { .. }
+            | OriginOp::List { .. }
+            | OriginOp::Read { .. }
+            | OriginOp::XattrList { .. }
+            | OriginOp::XattrGet { .. }
+            | OriginOp::Statfs
+            | OriginOp::Forget { .. }
+    )
 }
 
 fn is_device(kind: FileKind) -> bool {

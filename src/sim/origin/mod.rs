@@ -7,9 +7,11 @@
 //!
 //! What a power cut keeps (`volatile`): directories change in one order, as
 //! with a journaling file system, and a cut keeps a prefix of the changes,
-//! never less than what fsync of a directory promised. Bytes and attributes of
-//! a file that was not fsynced are old, new, or a mixture of pages, and a file
-//! whose name survived alone is empty.
+//! never less than what fsync of a directory promised. That fsync also covers
+//! the attributes that the files named there have at that moment, as one journal
+//! does (links and fifos have no fsync of their own), but not their bytes: bytes
+//! of a file that was not fsynced are old, new, or a mixture of pages, and a
+//! file whose name survived alone is empty.
 
 mod apply;
 mod volatile;
@@ -142,7 +144,13 @@ impl Origin {
     fn finish(&self, core: &Core, number: u64) -> Option<OriginReply> {
         let (_, op) = self.0.calls.borrow_mut().remove(&number)?;
         let asked = format!("{op:?}");
-        let one_in = core.faults.borrow().origin_error_one_in;
+        let one_in = {
+            let faults = core.faults.borrow();
+            match apply::only_looks(&op) {
+                true => faults.origin_read_error_one_in,
+                false => faults.origin_error_one_in,
+            }
+        };
         let reply = if core.chance(one_in) {
             self.fail(core, op)
         } else {

@@ -147,6 +147,13 @@ impl Volatile {
                 covered[i - 1]
             });
         self.loose = later;
+        let named = now.iter().flatten().filter_map(|c| c.to);
+        let children = self.files[&dir].entries.values().copied();
+        for id in named.chain(children).collect::<BTreeSet<Id>>() {
+            if let Some(file) = self.files.get_mut(&id) {
+                file.sync_attributes();
+            }
+        }
         for change in now.into_iter().flatten() {
             self.settle(change);
         }
@@ -361,6 +368,15 @@ impl File {
             durable_entries: BTreeMap::new(),
             links: 0,
         }
+    }
+
+    /// Everything but the bytes.
+    fn sync_attributes(&mut self) {
+        let bytes = std::mem::take(&mut self.durable.bytes);
+        self.durable = Body {
+            bytes,
+            ..self.body.clone()
+        };
     }
 
     /// What is left of it after a power cut.
