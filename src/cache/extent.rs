@@ -127,7 +127,9 @@ impl Extent {
         self
     }
 
-    /// Both as one, where `next` follows it in the file and one record can say it.
+    /// Both as one, where `next` follows it in the file and one record can say
+    /// it. Pieces are never joined, adjacent as they may be on flash: until both
+    /// are written, the store finds their bytes by the places it gave out.
     fn joined(&self, next: &Extent) -> Option<Extent> {
         if self.epoch != next.epoch || self.is_dirty() != next.is_dirty() {
             return None;
@@ -144,40 +146,8 @@ impl Extent {
                     piece: b, skip: t, ..
                 },
             ) if Rc::ptr_eq(a, b) && u64::from(*s) + self.len == u64::from(*t) => Some(out),
-            (
-                Content::Bytes {
-                    piece: a, skip: s, ..
-                },
-                Content::Bytes {
-                    piece: b, skip: 0, ..
-                },
-            ) if u64::from(*s) + self.len == u64::from(a.len) => {
-                let (piece, dirty) = (a.followed_by(b)?, self.is_dirty());
-                out.content = Content::Bytes {
-                    piece: Rc::new(piece),
-                    skip: *s,
-                    dirty,
-                };
-                Some(out)
-            }
             _ => None,
         }
-    }
-}
-
-impl Piece {
-    /// Both as one piece, if `next` lies right behind on flash and on a block
-    /// boundary. Small sequential writes become few records this way.
-    fn followed_by(&self, next: &Piece) -> Option<Piece> {
-        let adjacent = self.at.segment == next.at.segment
-            && self.at.offset.checked_add(self.len) == Some(next.at.offset)
-            && self.len.is_multiple_of(BLOCK as u32);
-        let len = self.len.checked_add(next.len).filter(|&l| l <= PIECE_MAX)?;
-        adjacent.then(|| Piece {
-            at: self.at,
-            len,
-            crcs: [&self.crcs[..], &next.crcs].concat(),
-        })
     }
 }
 
@@ -331,6 +301,11 @@ impl ExtentMap {
 
     pub fn iter(&self) -> impl Iterator<Item = (u64, &Extent)> {
         self.extents.iter().map(|(at, e)| (*at, e))
+    }
+
+    /// From the last extent to the first.
+    pub fn iter_back(&self) -> impl Iterator<Item = (u64, &Extent)> {
+        self.extents.iter().rev().map(|(at, e)| (*at, e))
     }
 
     /// The extent that begins at `offset`.

@@ -5,7 +5,7 @@
 //! Order: tables, then the manifest (whose flush covers the tables), then the
 //! root. Until the root is durable the old manifest and journal stand whole.
 
-use super::index::{Table, Version};
+use super::index::{LEVEL0_STOP, Table, Version};
 use super::state::{Base, State};
 use crate::base::codec::Bytes;
 use crate::base::{Errno, Lsn, Slice};
@@ -46,8 +46,13 @@ impl<W: World> State<W> {
         self.chores_done.notify();
     }
 
+    /// Not while level 0 is overfull: under a steady load checkpoints would
+    /// never let compaction have its turn, and look-ups would grow with level 0.
     fn wants_checkpoint(&self) -> bool {
         let index = self.index.borrow();
+        if index.version.levels[0].len() > LEVEL0_STOP {
+            return false;
+        }
         index.active.bytes() >= self.options.memtable_bytes
             || self.log.borrow().bytes() >= self.options.journal_bytes
     }

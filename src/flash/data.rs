@@ -117,7 +117,8 @@ impl<W: World> State<W> {
         let parts = self.padded(bytes);
         let at = self.ride(parts, bytes.len().next_multiple_of(BLOCK))?;
         let piece = piece_of(bytes, at);
-        self.space.borrow_mut().on_appended(at, piece.len);
+        let now = self.world.now();
+        self.space.borrow_mut().on_appended(at, piece.len, now);
         self.data.borrow_mut().add(at, bytes.clone(), None);
         Ok(vec![piece])
     }
@@ -137,7 +138,8 @@ impl<W: World> State<W> {
             offset: tail.filled,
         };
         let piece = piece_of(&part, at);
-        self.space.borrow_mut().on_appended(at, piece.len);
+        let now = self.world.now();
+        self.space.borrow_mut().on_appended(at, piece.len, now);
         let mut parts = self.padded(&part);
         let mut begin = tail.filled;
         if begin == HEADER_BYTES {

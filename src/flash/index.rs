@@ -16,6 +16,8 @@ use std::rc::Rc;
 
 /// Tables in level 0 before they are carried down.
 pub(super) const LEVEL0_TABLES: usize = 8;
+/// Above this many, compaction goes before the next checkpoint.
+pub(super) const LEVEL0_STOP: usize = 2 * LEVEL0_TABLES;
 /// Tables of level 1; each further level holds this many times more.
 pub(super) const FANOUT: usize = 8;
 pub(super) const LEVELS: usize = 7;

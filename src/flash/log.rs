@@ -236,15 +236,18 @@ impl<W: World> State<W> {
             if self.fenced.get() {
                 return Err(Errno::EIO);
             }
-            let mut log = self.log.borrow_mut();
-            if log.wanted < lsn {
-                log.wanted = lsn;
-                self.work.notify();
-            }
-            drop(log);
+            self.want(lsn);
             self.progress.wait().await;
         }
         Ok(())
+    }
+
+    fn want(&self, lsn: Lsn) {
+        let mut log = self.log.borrow_mut();
+        if log.wanted < lsn {
+            log.wanted = lsn;
+            self.work.notify();
+        }
     }
 
     /// Makes the open group able to take this much more, going on to a new
@@ -382,6 +385,19 @@ impl<W: World> State<W> {
         }
     }
 
+    /// Writes everything that is queued, whoever else should have.
+    #[cfg(test)]
+    pub async fn write_all(self: &Rc<Self>) -> Result<(), Errno> {
+        loop {
+            let next = self.log.borrow_mut().pop(true);
+            let Some((group, _)) = next else {
+                return Ok(());
+            };
+            let last = self.write_group(&group).await?;
+            self.on_durable(&group, last);
+        }
+    }
+
     async fn write_group(&self, sealed: &SealedGroup) -> Result<Lsn, Errno> {
         let group = &sealed.group;
         if let Some(zeroed) = &sealed.zeroed {
@@ -415,7 +431,7 @@ impl<W: World> State<W> {
         Ok(header.last())
     }
 
-    fn on_durable(&self, sealed: &SealedGroup, last: Lsn) {
+    fn on_durable(self: &Rc<Self>, sealed: &SealedGroup, last: Lsn) {
         // The group that is durable now carried the mark of the one before.
         self.proved.set(self.durable.get());
         self.durable.set(last);
@@ -423,7 +439,24 @@ impl<W: World> State<W> {
             .set(self.committed.get().max(sealed.group.transno));
         self.data.borrow_mut().on_written(&sealed.group.places);
         self.reap();
+        self.prove();
         self.progress.notify();
+    }
+
+    /// A segment that was emptied is free only when a durable mark says that
+    /// the emptying is durable. Where nothing else would carry that mark, an
+    /// empty record does, so that who waits for room gets it.
+    fn prove(self: &Rc<Self>) {
+        let is_waiting = self.space.borrow().waits_for_proof(self.proved.get());
+        let is_idle = {
+            let log = self.log.borrow();
+            log.open.count == 0 && log.sealed.is_empty()
+        };
+        if is_waiting && is_idle && !self.closing.get() && self.journal(&Record::default()).is_ok()
+        {
+            self.log.borrow_mut().is_due = true;
+            self.work.notify();
+        }
     }
 }
 

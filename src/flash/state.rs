@@ -165,8 +165,9 @@ impl<W: World> Flash<W> {
         self.0.append(bytes, dirty)
     }
 
-    /// Gives up appended bytes that no transaction will refer to; without this
-    /// their flash comes back only after a restart.
+    /// Gives up appended bytes that no transaction will refer to, at once;
+    /// without this their flash comes back after a minute. A transaction must
+    /// follow its appends within that time, best without an await between.
     pub fn discard(&self, pieces: &[Appended]) {
         let mut space = self.0.space.borrow_mut();
         for piece in pieces {
@@ -179,10 +180,11 @@ impl<W: World> Flash<W> {
         self.0.read(piece, range).await
     }
 
-    /// Waits while too much is queued for the flash. Whoever streams calls it
-    /// between appends; nothing else bounds the memory that queued writes hold.
+    /// Waits while too much is queued for the flash, or the memtable is far over
+    /// its size. Whoever streams calls it between appends; nothing else bounds
+    /// the memory that queued writes hold.
     pub async fn throttle(&self) {
-        while self.0.queued_bytes() > self.0.options.queue_bytes && !self.0.fenced.get() {
+        while self.0.is_behind() && !self.0.fenced.get() {
             self.0.progress.wait().await;
         }
     }
@@ -257,6 +259,11 @@ impl<W: World> State<W> {
         Ok(at + u64::from(offset))
     }
 
+    fn is_behind(&self) -> bool {
+        let memtable = self.index.borrow().active.bytes();
+        self.queued_bytes() > self.options.queue_bytes || memtable > 4 * self.options.memtable_bytes
+    }
+
     /// Stops all further change: what is on flash is a sound prefix, and stays so.
     pub fn fence(&self, what: &str, errno: Errno) {
         if !self.fenced.replace(true) {
@@ -303,6 +310,6 @@ impl<W: World> State<W> {
     pub fn reap(&self) {
         let proved = self.proved.get().max(self.root.borrow().checkpoint);
         self.index.borrow_mut().reap(&mut self.space.borrow_mut());
-        self.space.borrow_mut().reap(proved);
+        self.space.borrow_mut().reap(proved, self.world.now());
     }
 }

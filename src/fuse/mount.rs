@@ -102,7 +102,7 @@ fn mount_point(dir: &Path) -> Result<PathBuf, Fault> {
     let asked = std::fs::symlink_metadata(&place);
     if let Some(above) = above.filter(mounts::MountInfo::is_ours) {
         return Err(match asked {
-            Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => stale(dir),
+            Err(e) if is_dead(&e) => stale(dir),
             _ => Fault::refused(format!(
                 "{shown} has {} mounted already: `forebay umount {shown}` first",
                 above.source
@@ -114,9 +114,15 @@ fn mount_point(dir: &Path) -> Result<PathBuf, Fault> {
         Ok(_) => Err(Fault::failed(format!(
             "{shown} is not a directory: name one to mount on"
         ))),
-        Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => Err(stale(dir)),
+        Err(e) if is_dead(&e) => Err(stale(dir)),
         Err(e) => Err(missing(e)),
     }
+}
+
+/// What the kernel says for a mount whose process has ended, and for a request
+/// that was on its way to it then.
+fn is_dead(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED))
 }
 
 fn stale(dir: &Path) -> Fault {

@@ -20,6 +20,8 @@ pub mod table {
     pub const REPLY: u8 = b'T';
     /// Which extent lies where in a segment, for reclaim.
     pub const SUMMARY: u8 = b'S';
+    /// Files that are gone and have extents left to delete.
+    pub const GONE: u8 = b'G';
     /// Counters and the box's own settings, by name.
     pub const BOX: u8 = b'B';
 }
@@ -101,6 +103,11 @@ pub fn summary(segment: u32, offset: u32) -> Vec<u8> {
         table::SUMMARY,
         &[&segment.to_be_bytes(), &offset.to_be_bytes()],
     )
+}
+
+#[must_use]
+pub fn gone(fid: Fid) -> Vec<u8> {
+    key(table::GONE, &[&fid.to_bytes()])
 }
 
 #[must_use]

@@ -56,21 +56,14 @@ impl std::error::Error for OpenError {}
 /// The flash of one reactor.
 pub(super) struct FlashFile {
     file: Descriptor,
-    /// A durable write flushes nothing but itself.
-    writes_through: bool,
-    /// Completed writes that asked for no durability, and how many of them
-    /// are known to be covered by a flush.
-    unsynced: Cell<u64>,
-    synced: Cell<u64>,
+    cover: Cover,
 }
 
 impl FlashFile {
     pub fn new(fd: OwnedFd) -> FlashFile {
         FlashFile {
-            writes_through: writes_through(&fd),
+            cover: Cover::new(writes_through(&fd)),
             file: Descriptor::new(fd),
-            unsynced: Cell::new(0),
-            synced: Cell::new(0),
         }
     }
 
@@ -124,8 +117,7 @@ impl FlashFile {
         durable: bool,
     ) -> Result<(), Errno> {
         let mut parts = Parts::new(parts);
-        let covered = !self.writes_through || self.synced.get() == self.unsynced.get();
-        let at_once = durable && covered && parts.fits_one_call();
+        let at_once = durable && self.cover.by_dsync() && parts.fits_one_call();
         let registered = parts.sole().and_then(|slice| slice.number_in(buffers));
         let mut written: u64 = 0;
         let mut calls = 0;
@@ -156,7 +148,7 @@ impl FlashFile {
         if at_once && calls == 1 {
             return Ok(());
         }
-        self.unsynced.set(self.unsynced.get() + 1);
+        self.cover.on_unsynced();
         if durable {
             self.sync(driver).await?;
         }
@@ -164,13 +156,52 @@ impl FlashFile {
     }
 
     pub async fn sync(&self, driver: &Rc<Driver>) -> Result<(), Errno> {
-        let covers = self.unsynced.get();
+        let covers = self.cover.unsynced();
         let on = self.file.clone();
         let kind = Kind::Sync;
         let (result, _) = driver.start(Job { on, kind }).await;
         done(result)?;
-        self.synced.set(self.synced.get().max(covers));
+        self.cover.on_synced(covers);
         Ok(())
+    }
+}
+
+/// Which completed writes a flush has covered.
+struct Cover {
+    /// A durable write flushes nothing but itself.
+    writes_through: bool,
+    /// Completed writes that asked for no durability, counted.
+    unsynced: Cell<u64>,
+    /// How many of them a flush is known to cover.
+    synced: Cell<u64>,
+}
+
+impl Cover {
+    fn new(writes_through: bool) -> Cover {
+        Cover {
+            writes_through,
+            unsynced: Cell::new(0),
+            synced: Cell::new(0),
+        }
+    }
+
+    /// Does a write with `RWF_DSYNC` leave nothing before it uncovered?
+    fn by_dsync(&self) -> bool {
+        !self.writes_through || self.synced.get() == self.unsynced.get()
+    }
+
+    fn on_unsynced(&self) {
+        self.unsynced.set(self.unsynced.get() + 1);
+    }
+
+    /// What a flush that begins now will cover.
+    fn unsynced(&self) -> u64 {
+        self.unsynced.get()
+    }
+
+    /// A flush that began at `covers` succeeded.
+    fn on_synced(&self, covers: u64) {
+        self.synced.set(self.synced.get().max(covers));
     }
 }
 
@@ -199,5 +230,35 @@ fn writes_through(fd: &OwnedFd) -> bool {
     match (property("fua"), property("write_cache")) {
         (Some(fua), Some(cache)) => fua.trim() != "0" && cache.trim() != "write through",
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flush_covers_what_completed_before_it_began() {
+        let cover = Cover::new(true);
+        assert!(cover.by_dsync(), "nothing before it");
+        cover.on_unsynced();
+        assert!(!cover.by_dsync());
+        let first = cover.unsynced();
+        cover.on_unsynced();
+        let second = cover.unsynced();
+        cover.on_synced(first);
+        assert!(!cover.by_dsync(), "one completed while the flush ran");
+        cover.on_synced(second);
+        assert!(cover.by_dsync());
+        // Flushes may end out of order.
+        cover.on_synced(first);
+        assert!(cover.by_dsync());
+    }
+
+    #[test]
+    fn where_every_sync_flushes_one_call_is_enough() {
+        let cover = Cover::new(false);
+        cover.on_unsynced();
+        assert!(cover.by_dsync());
     }
 }

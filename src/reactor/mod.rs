@@ -32,6 +32,7 @@ mod random;
 mod resolve;
 mod ring;
 mod run;
+pub mod signals;
 mod slots;
 pub mod spsc;
 mod stream;

@@ -170,8 +170,9 @@ impl Post {
     /// The next delivery, else `waker` is kept for it.
     pub fn poll(&self, waker: &Waker) -> Option<Delivery> {
         let delivery = self.take();
-        if delivery.is_none() {
-            self.waiters.borrow_mut().push(waker.clone());
+        let mut waiters = self.waiters.borrow_mut();
+        if delivery.is_none() && !waiters.iter().any(|w| w.will_wake(waker)) {
+            waiters.push(waker.clone());
         }
         delivery
     }
@@ -200,25 +201,44 @@ impl Post {
         None
     }
 
-    /// Is there something that somebody waits for?
+    /// Is there something to do before sleeping? Asked after the doorbell was
+    /// told of the sleep.
     pub fn has_work(&self) -> bool {
+        self.has_delivery() || self.has_room()
+    }
+
+    /// Is there something that somebody waits for?
+    fn has_delivery(&self) -> bool {
         if self.waiters.borrow().is_empty() {
             return false;
         }
         let letters = &self.port.inbox.letters;
         !letters.mail.is_empty()
             || letters.stop.load(Ordering::Relaxed)
-            || self
-                .port
-                .links
-                .iter()
-                .flatten()
-                .any(|l| !l.incoming.is_empty())
+            || self.links().any(|link| !link.incoming.is_empty())
+    }
+
+    /// Has a receiver made room since its ring was found full? It rang, but
+    /// perhaps while this reactor was still awake.
+    fn has_room(&self) -> bool {
+        let backlog = self.backlog.borrow();
+        let mut pairs = backlog.iter().zip(&self.port.links);
+        self.backlog_len.get() > 0
+            && pairs.any(|(queue, link)| {
+                let asked = link
+                    .as_ref()
+                    .is_some_and(|link| link.out_waits.load(Ordering::Relaxed));
+                !queue.is_empty() && !asked
+            })
+    }
+
+    fn links(&self) -> impl Iterator<Item = &Link> {
+        self.port.links.iter().flatten()
     }
 
     /// Wakes who waits, if there is something; moves what found its ring full.
     pub fn attend(&self) {
-        if self.has_work() {
+        if self.has_delivery() {
             for waker in self.waiters.take() {
                 waker.wake();
             }
@@ -294,3 +314,49 @@ impl Link {
 const MAIL_MAX: usize = 1024;
 /// Messages that may wait in a ring.
 const LINK_LEN: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn room_made_while_awake_is_work() {
+        let mut ports = Port::mesh(2).expect("ports").into_iter();
+        let mut post = || Post::new(ports.next().expect("two"));
+        let (near, far) = (post(), post());
+        for n in 0..=LINK_LEN {
+            assert!(!near.has_work());
+            assert!(near.tell(ShardId(1), vec![n as u8]));
+        }
+        assert!(!near.has_work(), "the ring is full: nothing to do but wait");
+        assert!(matches!(far.take(), Some(Delivery::Peer(ShardId(0), _))));
+        assert!(near.has_work(), "it would sleep on a message that can go");
+        near.attend();
+        assert!(!near.has_work());
+        for n in 1..=LINK_LEN {
+            let Some(Delivery::Peer(_, message)) = far.take() else {
+                panic!("message {n} is missing");
+            };
+            assert_eq!(message, [n as u8]);
+        }
+        assert!(far.take().is_none());
+    }
+
+    #[test]
+    fn the_stop_comes_after_the_mail() {
+        let port = Port::alone().expect("a port");
+        let inbox = port.inbox();
+        let post = Post::new(port);
+        let (answer, _answered) = mpsc::channel();
+        let mail = Mail::Admin {
+            request: "last".to_string(),
+            reply: Box::new(move |text| answer.send(text).unwrap_or(())),
+        };
+        inbox.stop();
+        assert!(inbox.send(mail).is_ok());
+        assert!(matches!(post.take(), Some(Delivery::Mail(_))));
+        assert!(matches!(post.take(), Some(Delivery::Stop)));
+        assert!(post.take().is_none());
+    }
+}

@@ -121,8 +121,10 @@ impl Ring {
 
     /// Hands what is queued to the kernel and runs its deferred work.
     pub fn submit(&mut self) {
-        let idle = self.uring.submission().is_empty() && !self.uring.submission().taskrun();
-        if idle && !self.uring.submission().cq_overflow() {
+        let queue = self.uring.submission();
+        let idle = queue.is_empty() && !queue.taskrun() && !queue.cq_overflow();
+        drop(queue);
+        if idle {
             return;
         }
         settle(self.uring.submitter().submit());

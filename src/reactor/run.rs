@@ -47,7 +47,7 @@ impl Options {
             name: name.to_string(),
             cpu: None,
             entries: 256,
-            pool: Pool::new([256, 64, 16]),
+            pool: Pool::new([128, 32, 8]),
             port,
             flash: None,
             origins: Origins::default(),

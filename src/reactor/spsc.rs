@@ -4,9 +4,12 @@
 //! side's cache line.
 
 #[cfg(loom)]
+use loom::sync::Arc;
+#[cfg(loom)]
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use std::cell::Cell;
 use std::mem::MaybeUninit;
+#[cfg(not(loom))]
 use std::sync::Arc;
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -156,5 +159,134 @@ impl<T> Slot<T> {
     }
     fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
         f(self.0.get())
+    }
+}
+
+#[cfg(all(test, loom))]
+mod model {
+    use super::*;
+    use loom::thread;
+
+    /// Every schedule of three sends through a ring of two.
+    #[test]
+    fn items_arrive_once_and_in_order() {
+        loom::model(|| {
+            let (sender, receiver) = ring(2);
+            let other = thread::spawn(move || {
+                for n in 0..3 {
+                    let mut item = Box::new(n);
+                    while let Err(back) = sender.push(item) {
+                        item = back;
+                        thread::yield_now();
+                    }
+                }
+            });
+            let mut next = 0;
+            while next < 3 {
+                match receiver.pop() {
+                    Some(item) => {
+                        assert_eq!(*item, next);
+                        next += 1;
+                    }
+                    None => thread::yield_now(),
+                }
+            }
+            other.join().expect("no panic");
+        });
+    }
+
+    /// What is left in the ring when both ends go is dropped, once, by
+    /// whichever goes last. Loom reports what is leaked.
+    #[test]
+    fn items_left_behind_are_dropped() {
+        loom::model(|| {
+            let (sender, receiver) = ring(2);
+            let item = Arc::new(());
+            let kept = Arc::clone(&item);
+            let other = thread::spawn(move || {
+                assert!(sender.push(Arc::clone(&item)).is_ok());
+                assert!(sender.push(item).is_ok());
+            });
+            drop(receiver.pop());
+            drop(receiver);
+            other.join().expect("no panic");
+            assert_eq!(Arc::strong_count(&kept), 1);
+        });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+    use std::thread;
+
+    #[test]
+    fn two_threads_see_every_item_in_order() {
+        let count = if cfg!(miri) { 300 } else { 200_000_u64 };
+        let (sender, receiver) = ring(8);
+        let other = thread::spawn(move || {
+            for n in 0..count {
+                let mut item = Box::new(n);
+                while let Err(back) = sender.push(item) {
+                    item = back;
+                    thread::yield_now();
+                }
+            }
+        });
+        for n in 0..count {
+            let item = loop {
+                match receiver.pop() {
+                    Some(item) => break item,
+                    None => thread::yield_now(),
+                }
+            };
+            assert_eq!(*item, n);
+        }
+        assert!(receiver.pop().is_none());
+        other.join().expect("no panic");
+    }
+
+    #[test]
+    fn what_is_left_is_dropped() {
+        let item = Arc::new(());
+        let (sender, receiver) = ring(4);
+        for _ in 0..3 {
+            assert!(sender.push(Arc::clone(&item)).is_ok());
+        }
+        drop(receiver.pop());
+        drop(sender);
+        assert_eq!(Arc::strong_count(&item), 3);
+        drop(receiver);
+        assert_eq!(Arc::strong_count(&item), 1);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: if cfg!(miri) { 4 } else { 256 },
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+        /// Against a queue with a bound: any mix of pushes and pops.
+        #[test]
+        fn it_is_a_bounded_queue(
+            capacity in 1_usize..9,
+            steps in prop::collection::vec(any::<bool>(), 0..200),
+        ) {
+            let (sender, receiver) = ring(capacity);
+            let bound = capacity.next_power_of_two();
+            let mut model = VecDeque::new();
+            for (n, is_push) in steps.into_iter().enumerate() {
+                if is_push {
+                    let sent = sender.push(n);
+                    prop_assert_eq!(sent.is_ok(), model.len() < bound);
+                    model.extend(sent.ok().map(|()| n));
+                } else {
+                    prop_assert_eq!(receiver.pop(), model.pop_front());
+                }
+                prop_assert_eq!(receiver.is_empty(), model.is_empty());
+            }
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Timers of one thread: a tree ordered by deadline in user space, of which
-//! the ring only ever sees the first, as the timeout of its wait.
+//! the ring only ever sees the first, as the timeout of its wait. That wait
+//! does not count suspension: after a resume a timer may be late by what was
+//! left of it, so who keeps a lease asks the clock as well.
 
 use crate::base::Mono;
 use rustix::time::{ClockId, clock_gettime};

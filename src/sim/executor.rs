@@ -167,6 +167,7 @@ impl Sim {
         loop {
             match self.core.next_ready() {
                 Some(ROOT) => {
+                    self.core.count_poll();
                     let mut cx = Context::from_waker(&waker);
                     if let Poll::Ready(value) = root.as_mut().poll(&mut cx) {
                         return value;

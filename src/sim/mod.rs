@@ -48,15 +48,21 @@
 //! Architecture invariant: no threads, no real clock, no real file, no hash
 //! map with random order; every choice is drawn from the one generator.
 
+pub mod actor;
+pub mod cluster;
 pub mod disk;
 mod executor;
+pub mod model;
 pub mod net;
 mod node;
 pub mod origin;
+pub mod scenario;
 pub mod sparse;
 pub mod tree;
+pub mod workload;
 mod world;
 
+pub use cluster::Cluster;
 pub use executor::Sim;
 pub use net::{Accept, SimConn};
 pub use node::{Crash, Faults};

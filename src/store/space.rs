@@ -5,8 +5,13 @@
 //! else a crash could bring the older record back, whose data recovery would
 //! find overwritten (F4), and end the log before acknowledged records.
 
-use crate::base::{Location, Lsn};
+use crate::base::{Location, Lsn, Mono};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// Appended bytes that got no record for so long were given up by whoever
+/// appended them; a record follows its bytes within one poll of a task.
+const ABANDONED: Duration = Duration::from_secs(60);
 
 /// What a segment is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +47,8 @@ struct Segment {
     live: u64,
     /// Bytes appended whose record is not applied yet.
     pending: u64,
+    /// When bytes were last appended.
+    appended: Mono,
     /// Reads in progress.
     pins: u32,
     /// The last record that let bytes go.
@@ -70,6 +77,7 @@ impl Space {
             role: Role::Free,
             live: 0,
             pending: 0,
+            appended: Mono(0),
             pins: 0,
             emptied: Lsn(0),
             written: false,
@@ -116,9 +124,10 @@ impl Space {
     }
 
     /// Bytes were placed there; their record comes later.
-    pub fn on_appended(&mut self, at: Location, len: u32) {
+    pub fn on_appended(&mut self, at: Location, len: u32, now: Mono) {
         if let Some(s) = self.segments.get_mut(&at.segment) {
             s.pending += u64::from(len);
+            s.appended = now;
         }
     }
 
@@ -176,11 +185,11 @@ impl Space {
 
     /// Frees what is empty and whose emptying is proved durable up to `proved`;
     /// how many segments that were.
-    pub fn reap(&mut self, proved: Lsn) -> usize {
+    pub fn reap(&mut self, proved: Lsn, now: Mono) -> usize {
         let is_done = |s: &Segment| {
             s.role == Role::Sealed
                 && s.live == 0
-                && s.pending == 0
+                && (s.pending == 0 || now - s.appended > ABANDONED)
                 && s.pins == 0
                 && s.emptied <= proved
         };
@@ -194,6 +203,15 @@ impl Space {
             self.give_back(segment);
         }
         done.len()
+    }
+
+    /// Would a later mark free a segment that `proved` does not?
+    #[must_use]
+    pub fn waits_for_proof(&self, proved: Lsn) -> bool {
+        let waits = |s: &Segment| s.role == Role::Sealed && s.live == 0 && s.emptied > proved;
+        self.empty
+            .iter()
+            .any(|i| self.segments.get(i).is_some_and(waits))
     }
 
     /// Segments with live bytes, for the manifest.
@@ -285,8 +303,7 @@ impl Space {
     }
 
     fn note_empty(&mut self, segment: u32) {
-        let empty = |s: &Segment| s.live == 0 && s.pending == 0;
-        if self.segments.get(&segment).is_some_and(empty) {
+        if self.segments.get(&segment).is_some_and(|s| s.live == 0) {
             self.empty.insert(segment);
         }
     }
@@ -296,6 +313,7 @@ impl Space {
 mod tests {
     use super::*;
 
+    const NOW: Mono = Mono(5);
     const AT: fn(u32) -> Location = |segment| Location {
         segment,
         offset: 4096,
@@ -305,17 +323,23 @@ mod tests {
     fn a_segment_is_free_only_when_its_emptying_is_proved() {
         let mut space = Space::new(&[1, 2, 3], 0);
         let s = space.allocate(Need::Core, Role::Open).expect("free");
-        space.on_appended(AT(s), 100);
+        space.on_appended(AT(s), 100, NOW);
         space.seal(s, Lsn(4));
-        assert_eq!(space.reap(Lsn(9)), 0, "its record may still come");
+        assert_eq!(space.reap(Lsn(9), NOW), 0, "its record may still come");
+        let later = NOW + ABANDONED + ABANDONED;
+        assert_eq!(space.clone().reap(Lsn(9), later), 1, "nobody wants it");
         space.on_referred(AT(s), 100);
         assert!(space.on_freed(AT(s), 60, Lsn(7)));
         assert!(space.on_freed(AT(s), 40, Lsn(8)));
-        assert_eq!(space.reap(Lsn(7)), 0, "a crash would bring record 7 back");
+        assert_eq!(
+            space.reap(Lsn(7), NOW),
+            0,
+            "a crash would bring record 7 back"
+        );
         space.pin(s);
-        assert_eq!(space.reap(Lsn(8)), 0, "somebody reads it");
+        assert_eq!(space.reap(Lsn(8), NOW), 0, "somebody reads it");
         space.unpin(s);
-        assert_eq!(space.reap(Lsn(8)), 1);
+        assert_eq!(space.reap(Lsn(8), NOW), 1);
         assert_eq!(space.role(s), Some(Role::Free));
         assert!(!space.on_freed(AT(s), 1, Lsn(9)), "freed twice");
     }

@@ -224,8 +224,8 @@ fn is_newer(e: &StoreError) -> bool {
 /// Of two unreadable copies, the one that tells more about the store.
 fn gravity(e: &StoreError) -> u8 {
     match e {
-        StoreError::Blank => 0,
-        StoreError::Truncated { .. } => 1,
+        StoreError::Truncated { .. } => 0,
+        StoreError::Blank => 1,
         StoreError::Foreign => 2,
         _ => 3,
     }
@@ -242,7 +242,7 @@ mod tests {
     use crate::store::volume::{FormatOptions, Volume};
 
     fn block(sequence: u64) -> Superblock {
-        let options = FormatOptions::new(64 << 20, 2, BoxId(7));
+        let options = FormatOptions::new(100 << 20, 2, BoxId(7));
         let mut block = Volume::plan(&options).expect("fits").superblock;
         block.sequence = sequence;
         block

@@ -67,7 +67,7 @@ impl TableMeta {
     pub fn decode(bytes: &Slice, segment_bytes: u32) -> Result<TableMeta, DecodeError> {
         let meta: TableMeta = frame::open(MAGIC, bytes)?;
         let sound = meta.blocks.iter().all(|b| {
-            let whole = b.at as usize % BLOCK == 0 && b.bytes as usize % BLOCK == 0;
+            let whole = b.at.is_multiple_of(HEADER_BYTES) && b.bytes.is_multiple_of(HEADER_BYTES);
             let end = b.at.checked_add(b.bytes);
             whole && b.bytes > 0 && end.is_some_and(|e| e <= segment_bytes)
         });

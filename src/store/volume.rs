@@ -133,6 +133,9 @@ impl Volume {
         mut read_at: impl FnMut(u64, usize) -> Result<Vec<u8>, Errno>,
     ) -> Result<Volume, StoreError> {
         let mut load = |at, len| read_at(at, len).map_err(|errno| StoreError::Io { at, errno });
+        if have == 0 {
+            return Err(StoreError::Blank);
+        }
         if have < OWNERS_AT {
             let need = usize::try_from(have).expect("below OWNERS_AT");
             return Err(match Superblock::choose(&load(0, need)?) {

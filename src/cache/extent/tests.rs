@@ -318,17 +318,18 @@ proptest! {
 }
 
 #[test]
-fn adjacent_small_writes_become_one_record() {
+fn parts_of_a_piece_join_again() {
     let mut bench = Bench::new(0);
-    for i in 0..4 {
-        bench.run(&Op::Write {
-            at: i * 4096,
-            len: 4096,
-            dirty: true,
-            adjacent: true,
-        });
+    bench.run(&Op::Write {
+        at: 0,
+        len: 9000,
+        dirty: true,
+        adjacent: false,
+    });
+    for (at, len) in [(0, 3000), (6000, 3000), (3000, 3000)] {
+        bench.run(&Op::Clean { at, len });
+        bench.check();
     }
-    bench.check();
     assert_eq!(bench.map.len(), 1);
 }
 

@@ -113,3 +113,24 @@ fn appended_bytes_without_a_record_can_be_given_up() {
         }
     });
 }
+
+#[test]
+fn room_comes_without_further_traffic() {
+    let sim = Sim::new(9);
+    let (_world, flash) = fresh(&sim);
+    sim.run(async {
+        let mut alive = Vec::new();
+        while let Ok(pieces) = keep(&flash, 200_000, true).await {
+            alive.push(pieces);
+        }
+        let tx = Tx {
+            freed: alive.iter().flatten().map(|p| (p.at, p.len)).collect(),
+            ..Tx::default()
+        };
+        let lsn = flash.apply(tx).expect("reserve");
+        flash.commit(lsn).await.expect("sound");
+        while flash.append(&Slice::from(vec![1; 200_000]), true).is_err() {
+            sim.sleep(std::time::Duration::from_millis(1)).await;
+        }
+    });
+}

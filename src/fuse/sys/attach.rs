@@ -186,8 +186,13 @@ fn helper_refused(said: &str) -> Fault {
         s if s.contains("user_allow_other") => {
             ": add `user_allow_other` to /etc/fuse.conf, or leave out -o allow_other"
         }
+        s if s.contains(DEVICE) && s.contains("ermission") => {
+            ": let users open it with `chmod 666 /dev/fuse`"
+        }
         s if s.contains("not found") || s.contains("No such") => ": try `modprobe fuse`",
-        s if s.contains("ermi") => ": mount on a directory that is yours to write",
+        s if s.contains("write access") || s.contains("ermi") => {
+            ": mount on a directory that is yours to write"
+        }
         _ => "",
     };
     Fault::failed(format!("not mounted, {HELPER} says \"{said}\"{remedy}"))

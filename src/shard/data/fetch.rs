@@ -22,6 +22,9 @@ use std::rc::Rc;
 /// Unit of reads from the origin and of read-ahead.
 pub(super) const CHUNK: u64 = 1 << 20;
 
+/// A fetch under way.
+pub(super) type Fetch = Promise<Result<Rc<Fetched>, Errno>>;
+
 /// What the origin gave for a range of a file.
 pub(super) struct Fetched {
     range: Range<u64>,
@@ -62,7 +65,7 @@ pub(super) fn start<W: World>(
     file: &Rc<File>,
     inode: &Inode,
     chunk: u64,
-) -> Promise<Result<Rc<Fetched>, Errno>> {
+) -> Fetch {
     if let Some(under_way) = file.fetches.borrow().get(&chunk) {
         return under_way.clone();
     }
@@ -74,6 +77,7 @@ pub(super) fn start<W: World>(
     // A task of its own: who waits may be gone before the origin answers.
     shard.world.spawn(async move {
         let result = ask(&shard_, file.fid, range, watch).await;
+        shard_.flash.throttle().await;
         file.fetches.borrow_mut().remove(&chunk);
         if let Ok(fetched) = &result {
             settle(&shard_, &file, fetched);
@@ -212,7 +216,7 @@ fn fill<W: World>(
             shard.data.0.pressure.notify();
             return;
         };
-        shard.data.note_appended(bytes.len());
+        shard.note_appended(tx, bytes.len(), &appended);
         for appended in appended {
             tx.data.push(appended.clone());
             let extent = Extent::bytes(piece_of(appended), false, inode.snap_epoch);

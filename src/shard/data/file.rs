@@ -2,7 +2,8 @@
 //! whole, kept while they are used, and let go by age; a file's record in the
 //! table stays as long as anything holds it, so that all tasks agree on it.
 
-use super::fetch::Fetched;
+use super::bulk::{self, Chore};
+use super::fetch::Fetch;
 use super::records::{decode, extents_of, stage};
 use super::{Data, Shard, State, Tx};
 use crate::base::{Codec, Errno, Fid};
@@ -19,6 +20,9 @@ use std::rc::{Rc, Weak};
 
 /// Extent records of one page of a scan.
 const PAGE: usize = 512;
+/// Bytes that may be written before a writer must see whether the flash keeps
+/// up: queued writes hold memory, and nothing else bounds it.
+pub(super) const UNTHROTTLED_MAX: u64 = 4 << 20;
 /// Ranges that a watch tells apart; past it they become one.
 const SPOILED_MAX: usize = 64;
 
@@ -29,9 +33,11 @@ pub(super) struct File {
     loaded: Cell<bool>,
     used: Cell<u64>,
     watches: RefCell<Vec<Weak<Watch>>>,
+    /// What the next load does before it returns.
+    pub chore: Cell<Option<Chore>>,
     pub detector: RefCell<Detector>,
     /// Reads of the origin under way, by chunk.
-    pub fetches: RefCell<BTreeMap<u64, Promise<Result<Rc<Fetched>, Errno>>>>,
+    pub fetches: RefCell<BTreeMap<u64, Fetch>>,
     /// Loads from flash into memory under way, by chunk.
     pub loads: RefCell<BTreeMap<u64, Promise<()>>>,
 }
@@ -99,6 +105,7 @@ impl File {
             loaded: Cell::new(false),
             used: Cell::new(0),
             watches: RefCell::default(),
+            chore: Cell::new(None),
             detector: RefCell::default(),
             fetches: RefCell::default(),
             loads: RefCell::default(),
@@ -204,7 +211,7 @@ impl State {
     }
 
     /// Takes a map out of memory because the index says something else.
-    fn forget(&self, file: &File) {
+    pub(super) fn forget(&self, file: &File) {
         if file.loaded.replace(false) {
             let map = file.map.take();
             self.extents.set(self.extents.get() - map.len() - 1);
@@ -246,8 +253,16 @@ impl State {
 /// `write`, `punch` and `remove` on the file cannot fail for want of loading.
 pub async fn load<W: World>(shard: &Rc<Shard<W>>, fid: Fid) -> Result<(), Errno> {
     loop {
-        if shard.data.loaded(fid).is_some() {
-            return Ok(());
+        if shard.data.0.unthrottled.get() > UNTHROTTLED_MAX {
+            shard.data.0.unthrottled.set(0);
+            shard.flash.throttle().await;
+        }
+        if let Some(file) = shard.data.loaded(fid) {
+            match file.chore.take() {
+                None => return Ok(()),
+                Some(chore) => bulk::run(shard, &file, chore).await?,
+            }
+            continue;
         }
         if has_no_bytes(shard, fid) {
             born(shard, fid);
@@ -316,7 +331,9 @@ pub(super) async fn present<W: World>(
     fid: Fid,
 ) -> Result<(Rc<File>, Inode), Errno> {
     loop {
-        load(shard, fid).await?;
+        if shard.data.loaded(fid).is_none() {
+            load(shard, fid).await?;
+        }
         match (shard.data.loaded(fid), shard.flash.peek(&key::inode(fid))) {
             (Some(file), Peek::Found(bytes)) => {
                 let inode = Inode::from_slice(&bytes).map_err(|_| Errno::EIO)?;

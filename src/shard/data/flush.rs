@@ -1,6 +1,7 @@
 //! What write-back consumes: the parts of a file that the origin lacks, their
 //! bytes, and the change that calls them clean once the origin's fsync returned.
 
+use super::bulk;
 use super::file::{File, Watch, present};
 use super::read::{Plan, run};
 use super::{Shard, Tx};
@@ -39,6 +40,9 @@ pub struct Flush {
     pub size: u64,
     /// Origin bytes past this were cut off here and must not come back.
     pub cut: u64,
+    /// Where the next pass begins, if there is more than one pass takes. Until
+    /// then `mark_clean` gives false.
+    pub rest: Option<u64>,
     watch: Rc<Watch>,
     /// Keeps the watch in force: a file that is held is not let go.
     _file: Rc<File>,
@@ -47,20 +51,23 @@ pub struct Flush {
 /// Begins a pass. One pass at a time for a file is the caller's duty.
 pub async fn dirty_parts<W: World>(shard: &Rc<Shard<W>>, fid: Fid) -> Result<Flush, Errno> {
     let (file, inode) = present(shard, fid).await?;
-    let parts = parts_of(&file.map.borrow());
+    let (parts, rest) = parts_of(&file.map.borrow(), bulk::changes_max(shard));
     Ok(Flush {
         fid,
         parts,
         size: inode.attr.size,
         cut: inode.origin_size.min(inode.attr.size),
+        rest,
         watch: file.watch(),
         _file: file,
     })
 }
 
-fn parts_of(map: &ExtentMap) -> Vec<DirtyPart> {
+/// The parts of the first `most` dirty extents, and where the next one begins.
+fn parts_of(map: &ExtentMap, most: usize) -> (Vec<DirtyPart>, Option<u64>) {
     let mut parts: Vec<DirtyPart> = Vec::new();
-    for (offset, extent) in map.iter().filter(|(_, e)| e.is_dirty()) {
+    let mut dirty = map.iter().filter(|(_, e)| e.is_dirty());
+    for (offset, extent) in dirty.by_ref().take(most) {
         let (len, hole) = (extent.len, extent.is_hole());
         match parts.last_mut() {
             Some(last)
@@ -73,7 +80,7 @@ fn parts_of(map: &ExtentMap) -> Vec<DirtyPart> {
             _ => parts.push(DirtyPart { offset, len, hole }),
         }
     }
-    parts
+    (parts, dirty.next().map(|(offset, _)| offset))
 }
 
 /// The present bytes of `part`, whole (zeros where it was punched meanwhile,
@@ -101,7 +108,7 @@ pub async fn read_dirty<W: World>(
 }
 
 /// Notes in the transaction that the first `done` parts of the pass are at the
-/// origin, after its fsync (O1): what did not change since becomes clean. If
+/// origin (in their order), after its fsync (O1): what did not change since becomes clean. If
 /// all are done and nothing changed since, `inode` loses DATA_OWED (the caller
 /// puts it) and the result is true. EAGAIN as for `write`: load, try again.
 pub fn mark_clean<W: World>(
@@ -118,16 +125,18 @@ pub fn mark_clean<W: World>(
         }
     }
     shard.data.0.policy.borrow_mut().release();
-    if done < flush.parts.len() {
+    // In the order of their offsets, all before the first part that is not done
+    // is there: what was called clean must not be past the origin's size, or
+    // the next pass would cut it off.
+    let undone = flush.parts.get(done).map(|part| part.offset);
+    let there = undone.or(flush.rest).unwrap_or(flush.size);
+    let kept = flush.watch.cut().unwrap_or(u64::MAX);
+    raise_origin_size(shard, tx, &file, inode, there.min(kept));
+    if undone.or(flush.rest).is_some() {
         return Ok(false);
     }
-    let kept = flush
-        .watch
-        .cut()
-        .map_or(flush.size, |cut| cut.min(flush.size));
-    raise_origin_size(shard, tx, &file, inode, kept);
     let owed = file.map.borrow().iter().any(|(_, e)| e.is_dirty());
-    let is_same = kept == flush.size && inode.attr.size == flush.size;
+    let is_same = kept >= flush.size && inode.attr.size == flush.size;
     if owed || !is_same {
         return Ok(false);
     }

@@ -26,6 +26,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 mod ahead;
+mod bulk;
 mod fetch;
 mod file;
 mod flush;
@@ -73,7 +74,11 @@ struct State {
     dirty_sum: Cell<u64>,
     /// Bytes appended since reclaim last looked.
     appended: Cell<u64>,
+    /// Bytes written since a writer last waited for the flash to keep up.
+    unthrottled: Cell<u64>,
     pressure: Signal,
+    /// A file that is gone has left extents.
+    gone: Signal,
     reclaiming: Rc<Semaphore>,
     zeros: Slice,
 }
@@ -104,7 +109,9 @@ impl Data {
             dirty: RefCell::default(),
             dirty_sum: Cell::new(0),
             appended: Cell::new(0),
+            unthrottled: Cell::new(0),
             pressure: Signal::default(),
+            gone: Signal::default(),
             reclaiming: Semaphore::new(1),
             zeros: Slice::from(vec![0; read::ZEROS]),
         }))

@@ -2,6 +2,7 @@
 //! origin has them), what only the box has is moved, and nothing dirty is ever
 //! dropped. When only dirty bytes are left, room comes from write-back.
 
+use super::bulk;
 use super::file::File;
 use super::records::{Placed, appended_of, piece_of, pieces, summaries_of};
 use super::{Data, Shard, Tx};
@@ -23,6 +24,8 @@ const PAGE: usize = 256;
 /// A segment of which more than one part in so many must be moved is left to
 /// write-back: moving it would write more than it frees is worth.
 const MOVE_SHARE: u64 = 2;
+/// Empty records written to have empty segments taken back, at most.
+const MARKS_MAX: usize = 3;
 /// Files with something owed that are looked at in one page, at the start.
 const DIRTY_PAGE: usize = 256;
 
@@ -38,6 +41,7 @@ pub fn start<W: World>(shard: &Rc<Shard<W>>) {
             pressure.await;
         }
     });
+    shard.world.spawn(bulk::bury_all(Rc::clone(shard)));
     let count = Rc::clone(shard);
     shard.world.spawn(async move {
         if let Err(errno) = count_dirty(&count).await {
@@ -50,7 +54,8 @@ pub fn start<W: World>(shard: &Rc<Shard<W>>) {
 /// Waits until reclaim or write-back has made room; ENOSPC if there is no hope.
 pub async fn make_room<W: World>(shard: &Rc<Shard<W>>) -> Result<(), Errno> {
     let before = shard.flash.usage().free_bytes;
-    if empty_segments(shard).await || shard.flash.usage().free_bytes > before {
+    empty_segments(shard).await;
+    if shard.flash.usage().free_bytes > before {
         return Ok(());
     }
     // What is left is what the origin lacks.
@@ -65,11 +70,26 @@ pub async fn make_room<W: World>(shard: &Rc<Shard<W>>) -> Result<(), Errno> {
         }
     }
     shard.data.0.policy.borrow_mut().release();
-    if empty_segments(shard).await || shard.flash.usage().free_bytes > before {
+    empty_segments(shard).await;
+    if shard.flash.usage().free_bytes > before {
         Ok(())
     } else {
         Err(Errno::ENOSPC)
     }
+}
+
+/// Writes marks until the store has taken back what is empty: it does so when
+/// a durable record says that the one which emptied the segment is durable.
+async fn take_back<W: World>(shard: &Rc<Shard<W>>) -> Result<(), Errno> {
+    for _ in 0..MARKS_MAX {
+        let usage = shard.flash.usage();
+        if usage.soon_free() == usage.free_bytes {
+            break;
+        }
+        let lsn = shard.apply(Tx::default())?;
+        shard.flash.commit(lsn).await?;
+    }
+    Ok(())
 }
 
 impl Usage {
@@ -104,40 +124,48 @@ async fn count_dirty<W: World>(shard: &Rc<Shard<W>>) -> Result<(), Errno> {
     }
 }
 
-/// Empties segments until enough is free. True if anything became free.
-async fn empty_segments<W: World>(shard: &Rc<Shard<W>>) -> bool {
+/// Empties segments until enough is free.
+async fn empty_segments<W: World>(shard: &Rc<Shard<W>>) {
     let _one = shard.data.0.reclaiming.acquire().await;
-    let mut any = false;
-    loop {
-        let usage = shard.flash.usage();
-        if usage.is_high() {
-            return any;
+    while empty_next(shard).await {}
+    if let Err(errno) = take_back(shard).await {
+        let line = format!("cannot take empty segments back: {errno}");
+        shard.world.log(Level::Warn, &line);
+    }
+}
+
+/// Empties one segment. False if enough is free, or none can be emptied.
+async fn empty_next<W: World>(shard: &Rc<Shard<W>>) -> bool {
+    let usage = shard.flash.usage();
+    if usage.is_high() {
+        return false;
+    }
+    let mut sealed = usage.sealed.clone();
+    sealed.retain(|(_, live)| *live > 0);
+    let Some(segment) = shard.data.0.policy.borrow_mut().take(&sealed) else {
+        return false;
+    };
+    match empty(shard, segment, &usage).await {
+        // Only what is durable can be written over.
+        Ok(Some(lsn)) => return shard.flash.commit(lsn).await.is_ok(),
+        Ok(None) => {}
+        Err(errno) => {
+            let line = format!("cannot empty segment {segment}: {errno}");
+            shard.world.log(Level::Warn, &line);
         }
-        let mut sealed = usage.sealed.clone();
-        sealed.retain(|(_, live)| *live > 0);
-        let Some(segment) = shard.data.0.policy.borrow_mut().take(&sealed) else {
-            return any;
-        };
-        match empty(shard, segment, &usage).await {
-            Ok(Some(lsn)) => {
-                // Only what is durable can be written over.
-                if shard.flash.commit(lsn).await.is_err() {
-                    return any;
-                }
-                any = true;
-            }
-            Ok(None) => {
-                let live = live_bytes(&usage, segment);
-                shard.data.0.policy.borrow_mut().hold(segment, live);
-            }
-            Err(errno) => {
-                let line = format!("cannot empty segment {segment}: {errno}");
-                shard.world.log(Level::Warn, &line);
-                let live = live_bytes(&usage, segment);
-                shard.data.0.policy.borrow_mut().hold(segment, live);
-                return any;
-            }
-        }
+    }
+    let live = live_bytes(&usage, segment);
+    shard.data.0.policy.borrow_mut().hold(segment, live);
+    true
+}
+
+/// Tests only: empties every sealed segment that can be, however much is free.
+#[cfg(test)]
+pub(super) async fn empty_all<W: World>(shard: &Rc<Shard<W>>) {
+    let _one = shard.data.0.reclaiming.acquire().await;
+    let usage = shard.flash.usage();
+    for (segment, _) in &usage.sealed {
+        let _ = empty(shard, *segment, &usage).await;
     }
 }
 
@@ -252,7 +280,9 @@ async fn relocate<W: World>(
     let mut tx = Tx::default();
     let mut extents = Vec::new();
     for bytes in pieces(&bytes) {
-        for appended in shard.flash.append(&bytes, *dirty)? {
+        let appended = shard.flash.append(&bytes, *dirty)?;
+        shard.note_appended(&mut tx, bytes.len(), &appended);
+        for appended in appended {
             tx.data.push(appended.clone());
             let piece: Piece = piece_of(appended);
             extents.push(Extent::bytes(piece, *dirty, before.epoch));

@@ -1,15 +1,17 @@
 //! Changing bytes: synchronous, in the caller's transaction. Whatever the map
 //! lacks was loaded before; whatever room the flash lacks is made before.
 
-use super::file::File;
+use super::bulk::{Chore, changes_max, clean_of, step_down};
+use super::file::{File, UNTHROTTLED_MAX};
 use super::read::keep;
 use super::records::{piece_of, pieces};
 use super::{Data, Shard, Tx};
 use crate::base::limits::{BLOCK, FILE_SIZE_MAX};
 use crate::base::{Errno, Fid, Slice};
 use crate::cache::{Extent, ExtentMap};
-use crate::namespace::Inode;
+use crate::flash::Appended;
 use crate::namespace::record::flag;
+use crate::namespace::{Inode, key};
 use crate::shard::writeback;
 use crate::world::World;
 use std::ops::Range;
@@ -22,7 +24,8 @@ const LOOK_EVERY: u64 = 4 << 20;
 
 /// Puts `bytes` at `offset` into the transaction: extents, summary, size,
 /// blocks, mtime, ctime, version and DATA_OWED of `inode` (which the caller
-/// puts). EAGAIN: not loaded, call `load` and decide again. ENOSPC: call
+/// puts). EAGAIN: not loaded, or the
+/// flash must catch up first: call `load` and decide again. ENOSPC: call
 /// `make_room` and decide again.
 pub fn write<W: World>(
     shard: &Shard<W>,
@@ -38,14 +41,20 @@ pub fn write<W: World>(
     if bytes.is_empty() {
         return Ok(());
     }
+    let unthrottled = &shard.data.0.unthrottled;
+    if unthrottled.get() > UNTHROTTLED_MAX {
+        return Err(Errno::EAGAIN); // `load` waits
+    }
+    unthrottled.set(unthrottled.get() + bytes.len() as u64);
     let mut extents = Vec::new();
     for bytes in pieces(bytes) {
-        for appended in shard.flash.append(&bytes, true)? {
+        let appended = shard.flash.append(&bytes, true)?;
+        shard.note_appended(tx, bytes.len(), &appended);
+        for appended in appended {
             tx.data.push(appended.clone());
             extents.push(Extent::bytes(piece_of(appended), true, inode.snap_epoch));
         }
     }
-    shard.data.note_appended(bytes.len());
     cut_to_size(inode);
     let range = offset..end;
     change(shard, tx, &file, inode, &range, end, |map, _| {
@@ -69,6 +78,10 @@ pub fn truncate<W: World>(
     let file = shard.data.loaded(fid).ok_or(Errno::EAGAIN)?;
     cut_to_size(inode);
     let old = inode.attr.size;
+    if step_down(&file.map.borrow(), size, changes_max(shard)).is_some() {
+        file.chore.set(Some(Chore::Shrink(size)));
+        return Err(Errno::EAGAIN);
+    }
     if size < old {
         file.note_cut(size);
         change(shard, tx, &file, inode, &(size..old), 0, |map, inode| {
@@ -129,7 +142,14 @@ pub fn zero<W: World>(
 pub fn remove<W: World>(shard: &Shard<W>, tx: &mut Tx, fid: Fid) -> Result<(), Errno> {
     let file = shard.data.loaded(fid).ok_or(Errno::EAGAIN)?;
     file.note_cut(0);
-    shard.data.edit(tx, &file, |map| map.truncate(0));
+    if file.map.borrow().len() > changes_max(shard) {
+        // More than a transaction holds: the mark is the change, and the
+        // extents follow. A FID is never used again, so nobody sees them.
+        tx.put(key::gone(fid), Vec::new());
+        shard.data.0.gone.notify();
+    } else {
+        shard.data.edit(tx, &file, |map| map.truncate(0));
+    }
     shard.data.forget_contents(fid, 0..u64::MAX);
     Ok(())
 }
@@ -145,18 +165,20 @@ pub fn invalidate<W: World>(
 ) -> Result<(), Errno> {
     let file = shard.data.loaded(fid).ok_or(Errno::EAGAIN)?;
     file.spoil(0..u64::MAX);
-    let clean: Vec<_> = {
-        let map = file.map.borrow();
-        let clean = map.iter().filter(|(_, e)| !e.is_dirty());
-        clean.map(|(at, e)| at..at + e.len).collect()
-    };
-    for range in clean {
-        shard
-            .data
-            .edit(tx, &file, |map| map.replace(range, Vec::new()));
+    let most = changes_max(shard);
+    let clean = clean_of(&file.map.borrow(), most + 1);
+    if clean.len() > most {
+        file.chore.set(Some(Chore::Shed));
+        return Err(Errno::EAGAIN);
     }
+    shard.data.drop_all(tx, &file, clean);
     shard.data.forget_contents(fid, 0..u64::MAX);
-    let last_dirty = file.map.borrow().iter().last().map(|(at, e)| at + e.len);
+    let last_dirty = file
+        .map
+        .borrow()
+        .iter_back()
+        .next()
+        .map(|(at, e)| at + e.len);
     inode.origin_size = size;
     inode.attr.size = size.max(last_dirty.unwrap_or(0));
     inode.attr.version += 1;
@@ -168,13 +190,19 @@ impl Data {
     pub(super) fn forget_contents(&self, fid: Fid, range: Range<u64>) {
         self.0.memory.borrow_mut().cut(fid, range);
     }
+}
 
+impl<W: World> Shard<W> {
+    /// Bytes were appended for the transaction: if it is given up, so are they.
     /// Lets reclaim look from time to time, before the flash is full.
-    pub(super) fn note_appended(&self, bytes: usize) {
-        let sum = self.0.appended.get() + bytes as u64;
-        self.0.appended.set(sum % LOOK_EVERY);
+    pub(super) fn note_appended(&self, tx: &mut Tx, bytes: usize, pieces: &[Appended]) {
+        let (flash, pieces) = (self.flash.clone(), pieces.to_vec());
+        tx.undo.push(move || flash.discard(&pieces));
+        let state = &self.data.0;
+        let sum = state.appended.get() + bytes as u64;
+        state.appended.set(sum % LOOK_EVERY);
         if sum >= LOOK_EVERY {
-            self.0.pressure.notify();
+            state.pressure.notify();
         }
     }
 }

@@ -131,7 +131,7 @@ pub(in crate::shard) fn stage_into<W: World>(
 }
 
 /// What memory notes once a change is applied.
-pub fn applied<W: World>(shard: &Shard<W>, target: &Target, change: &Change) {
+pub(in crate::shard) fn applied<W: World>(shard: &Shard<W>, target: &Target, change: &Change) {
     if let Some((fid, kind)) = change.born {
         fids::used(shard, target, fid);
         if kind == FileKind::Regular {

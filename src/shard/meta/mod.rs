@@ -31,8 +31,10 @@ mod xattrs;
 
 pub use attrs::{getattr, setattr, statfs};
 pub use call::{Call, answered, entry};
-pub use decide::{applied as decided, decide, stage};
+#[cfg(test)]
+pub(in crate::shard) use decide::applied as decided;
 pub(in crate::shard) use decide::{data_stop, stage_into};
+pub use decide::{decide, stage};
 pub use fids::root;
 pub use listing::readdir;
 pub use names::{create, link, lookup, readlink, rename, unlink};

@@ -81,7 +81,6 @@ pub async fn keep<W: World, H: Handler<W>>(shard: Rc<Shard<W>>, handler: Rc<H>) 
                 rest(&shard, &export);
             }
         }
-        prune(&shard);
         // Ends early when the shard stops; a spurious end does no harm.
         let stopped = async {
             while !sessions.stopping.get() {
@@ -194,13 +193,6 @@ fn rest<W: World>(shard: &Rc<Shard<W>>, export: &Rc<Export>) {
     if shard.apply(tx).is_ok() {
         state.marked_unstable.set(false);
     }
-}
-
-/// Forgets which files had unstable writes that are stable now.
-fn prune<W: World>(shard: &Rc<Shard<W>>) {
-    let committed = shard.flash.last_committed();
-    let mut unstable = shard.sessions.unstable.borrow_mut();
-    unstable.retain(|_, entry| entry.transno > committed);
 }
 
 /// Has the client told when its unstable writes are durable (X6).

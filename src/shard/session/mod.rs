@@ -29,7 +29,7 @@ pub use request::{Dispatch, Handler};
 
 use super::{Incoming, Shard, Tx};
 use crate::base::codec::Codec;
-use crate::base::{BoxId, ClientId, Errno, Fid, Lsn, Mono, Transno};
+use crate::base::{BoxId, ClientId, Errno, Mono};
 use crate::namespace::key;
 use crate::wire::{Reply, ShardMap};
 use crate::world::World;
@@ -87,17 +87,7 @@ pub struct Sessions {
     /// Recovery moved on, an export ended, or the shard stops.
     changed: Signal,
     stopping: Cell<bool>,
-    /// Files with writes that are answered and not durable: whose, and up to where.
-    unstable: RefCell<BTreeMap<Fid, Unstable>>,
     estimate: Estimate,
-}
-
-/// The newest unstable write of a file.
-#[derive(Clone, Copy)]
-struct Unstable {
-    client: ClientId,
-    transno: Transno,
-    lsn: Lsn,
 }
 
 /// What a request takes now: a moving average with a weight of 1/8.

@@ -3,12 +3,12 @@
 
 use super::connection::{GONE, checksum, nothing};
 use super::export::{Export, Link};
+use super::keeper;
 use super::record::ReplyRecord;
 use super::recovery::Turn;
 use super::slots::Answer;
-use super::{Unstable, keeper};
 use crate::base::codec::Codec;
-use crate::base::{Errno, Fid, Lsn, Slice, Transno, Xid};
+use crate::base::{Errno, Lsn, Slice, Transno, Xid};
 use crate::namespace::key;
 use crate::shard::{Incoming, Outgoing, Shard, dispatch, meta};
 use crate::wire::head::flags;
@@ -28,6 +28,16 @@ pub trait Handler<W: World>: 'static {
         export: &Rc<Export>,
         incoming: &Incoming,
     ) -> impl Future<Output = Outgoing>;
+
+    /// The operation was done and answered before a restart, and is answered
+    /// again: what it left in memory is made again.
+    fn repeated(
+        &self,
+        shard: &Rc<Shard<W>>,
+        export: &Rc<Export>,
+        incoming: &Incoming,
+        reply: &Reply,
+    );
 
     /// A client that comes back declares an open file that it held before.
     fn reopened(
@@ -56,6 +66,16 @@ impl<W: World> Handler<W> for Dispatch {
         incoming: &Incoming,
     ) -> Outgoing {
         dispatch::run(shard, export, incoming).await
+    }
+
+    fn repeated(
+        &self,
+        shard: &Rc<Shard<W>>,
+        export: &Rc<Export>,
+        incoming: &Incoming,
+        reply: &Reply,
+    ) {
+        dispatch::repeated(shard, export, incoming, reply);
     }
 
     async fn reopened(
@@ -103,6 +123,7 @@ pub(super) async fn run<W: World, H: Handler<W>>(
     let began = shard.world.now();
     let (tag, xid, op) = (incoming.head.tag, incoming.xid, incoming.request.tag());
     if let Some(answer) = recorded(&shard, &export, &incoming).await {
+        handler.repeated(&shard, &export, &incoming, &answer.reply);
         let answer = Rc::new(answer);
         export.answered(tag, xid, Some(Rc::clone(&answer)));
         link.send(again(&shard, &export, xid, op, &answer), reserved);
@@ -147,8 +168,6 @@ async fn recorded<W: World>(
     if record.xid != incoming.xid || record.op != incoming.request.tag() {
         return None;
     }
-    // An open that an earlier instance of the box answered is held here too.
-    dispatch::repeated(shard, export, incoming, &record.reply);
     Some(Answer {
         transno: record.transno,
         reply: record.reply,
@@ -188,74 +207,34 @@ fn failed(errno: Errno) -> Outgoing {
     }
 }
 
-/// Waits until what the answer tells is as stable as it must be: a change of
-/// names before it is answered; a write when its client asks (Fsync), or when
-/// somebody else is about to see it (L9).
+/// Waits until what the answer promises is stable: a change of names before it
+/// is answered, writes when their client asks (Fsync).
 async fn settle<W: World>(
     shard: &Rc<Shard<W>>,
     export: &Rc<Export>,
     incoming: &Incoming,
     outgoing: &Outgoing,
 ) -> Result<(), Errno> {
-    let state = &export.state;
-    let mut lsn = Lsn(0);
-    if outgoing.transno > Transno(0) {
-        state.last_lsn.set(state.last_lsn.get().max(outgoing.lsn));
-        match &incoming.request {
-            Request::Write(write) => note_unstable(shard, export, write.fid, outgoing),
-            _ => lsn = outgoing.lsn,
+    let last = &export.state.last_lsn;
+    let is_change = outgoing.transno > Transno(0);
+    if is_change {
+        last.set(last.get().max(outgoing.lsn));
+    }
+    match &incoming.request {
+        Request::Write(_) if is_change => {
+            note_unstable(shard, export, outgoing);
+            Ok(())
         }
-    }
-    if matches!(incoming.request, Request::Fsync(_)) {
-        lsn = state.last_lsn.get();
-    }
-    if let Ok((reply, _)) = &outgoing.result {
-        lsn = lsn.max(shown(shard, export, &incoming.request, reply));
-    }
-    match lsn {
-        Lsn(0) => Ok(()),
-        lsn => shard.flash.commit(lsn).await,
+        Request::Fsync(_) => shard.flash.commit(last.get()).await,
+        _ if is_change => shard.flash.commit(outgoing.lsn).await,
+        _ => Ok(()),
     }
 }
 
-fn note_unstable<W: World>(shard: &Rc<Shard<W>>, export: &Rc<Export>, fid: Fid, out: &Outgoing) {
-    let entry = Unstable {
-        client: export.client,
-        transno: out.transno,
-        lsn: out.lsn,
-    };
-    shard.sessions.unstable.borrow_mut().insert(fid, entry);
-    let newest = export.state.last_unstable.get().max(out.transno);
+fn note_unstable<W: World>(shard: &Rc<Shard<W>>, export: &Rc<Export>, outgoing: &Outgoing) {
+    let newest = export.state.last_unstable.get().max(outgoing.transno);
     export.state.last_unstable.set(newest);
     keeper::notice_later(shard, export);
-}
-
-/// The journal position of unstable writes by others that the answer shows.
-fn shown<W: World>(shard: &Shard<W>, export: &Export, request: &Request, reply: &Reply) -> Lsn {
-    let unstable = shard.sessions.unstable.borrow();
-    if unstable.is_empty() {
-        return Lsn(0);
-    }
-    let of = |fid: Fid| match unstable.get(&fid) {
-        Some(u) if u.client != export.client => u.lsn,
-        _ => Lsn(0),
-    };
-    let asked = match request {
-        Request::Read(r) => of(r.fid),
-        Request::Seek(r) => of(r.fid),
-        Request::Getattr(r) => of(r.fid),
-        Request::CopyRange(r) => of(r.from),
-        _ => Lsn(0),
-    };
-    let told = match reply {
-        Reply::Entry(entry) => of(entry.fid),
-        Reply::Listing(listing) => {
-            let fids = listing.entries.iter().map(|entry| of(entry.fid));
-            fids.max().unwrap_or_default()
-        }
-        _ => Lsn(0),
-    };
-    asked.max(told)
 }
 
 /// A replayed operation, when its turn has come.
@@ -291,10 +270,8 @@ pub(super) async fn replay<W: World, H: Handler<W>>(
         }
     }
     let outgoing = handler.run(shard, export, &incoming).await;
-    if let Request::Write(write) = &incoming.request
-        && outgoing.transno > Transno(0)
-    {
-        note_unstable(shard, export, write.fid, &outgoing);
+    if outgoing.transno > Transno(0) {
+        note_unstable(shard, export, &outgoing);
     }
     let state = &export.state;
     state.last_lsn.set(state.last_lsn.get().max(outgoing.lsn));

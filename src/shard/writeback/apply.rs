@@ -16,8 +16,8 @@ use std::rc::Rc;
 pub struct Applied {
     /// Directories to sync; NONE is the one of orphans.
     pub dirs: Vec<Fid>,
-    /// A file that is now there, and the attributes it was made with.
-    pub born: Option<(Found, Attr)>,
+    /// A file that is now there.
+    pub born: Option<Found>,
     /// The file that lost its last name was moved to the orphans (O4).
     pub kept: Option<Identity>,
 }
@@ -29,7 +29,11 @@ pub async fn record<W: World>(
     op: &OwedOp,
 ) -> Result<Applied, Errno> {
     match op {
-        OwedOp::Create(o) => create(shard, engine, o, seq < engine.recovered_below).await,
+        OwedOp::Create(o) => {
+            // An attempt of before, whose end nobody knows or an error hides.
+            let tried = seq < engine.recovered_below || engine.has_failed(seq);
+            create(shard, engine, o, tried).await
+        }
         OwedOp::Link(o) => link(shard, engine, o).await,
         OwedOp::Unlink(o) => unlink(shard, engine, o).await,
         OwedOp::Rename(o) => rename(shard, engine, o).await,
@@ -42,7 +46,7 @@ async fn create<W: World>(
     shard: &Rc<Shard<W>>,
     engine: &Rc<Engine>,
     o: &OwedName,
-    recovered: bool,
+    tried: bool,
 ) -> Result<Applied, Errno> {
     let Some(inode) = locate::inode(shard, o.fid).await? else {
         return Ok(Applied::default());
@@ -57,14 +61,14 @@ async fn create<W: World>(
     }
     let born = if inode.attr.nlink > 0 {
         Some(make(shard, engine, o.parent, &o.name, o.fid, &inode).await?)
-    } else if recovered {
+    } else if tried {
         leftover(shard, engine, o, &inode).await?
     } else {
         return Ok(Applied::default());
     };
     Ok(Applied {
         dirs,
-        born: born.map(|found| (found, inode.attr)),
+        born,
         kept: None,
     })
 }
@@ -153,8 +157,8 @@ async fn newborn<W: World>(
     Ok(Some(found))
 }
 
-/// Before a crash a file now dead may have been made, and not noted. Found, it
-/// counts as born, so that its removal, later in the log, finds it.
+/// A file now dead may have been made by an attempt that was not noted. Found,
+/// it counts as born, so that its removal, later in the log, finds it.
 async fn leftover<W: World>(
     shard: &Rc<Shard<W>>,
     engine: &Rc<Engine>,

@@ -94,6 +94,7 @@ async fn pass<W: World>(shard: &Rc<Shard<W>>, engine: &Rc<Engine>, fid: Fid) -> 
         engine.dirty.borrow_mut().remove(&fid);
         return Ok(());
     }
+    let settled = !changes_again(shard, engine, fid, &inode.attr);
     let file = locate::place_of(shard, fid, &inode).await?;
     let flush = match inode.flags & flag::DATA_OWED != 0 {
         true => Some(Rc::new(data::dirty_parts(shard, fid).await?)),
@@ -108,7 +109,23 @@ async fn pass<W: World>(shard: &Rc<Shard<W>>, engine: &Rc<Engine>, fid: Fid) -> 
     let found = origin::found(shard, engine.target, op)
         .await?
         .ok_or(Errno::EIO)?;
-    note(shard, engine, fid, &inode, flush.as_deref(), &found).await
+    let sent = Sent {
+        inode,
+        settled,
+        flush,
+        found,
+    };
+    note(shard, engine, fid, &sent).await
+}
+
+/// A pass that is through.
+struct Sent {
+    inode: Inode,
+    /// No name was under way in it (a directory) when it was read.
+    settled: bool,
+    flush: Option<Rc<Flush>>,
+    /// What the origin shows now.
+    found: Found,
 }
 
 /// What is marked dirty and owes nothing, or is gone.
@@ -298,9 +315,7 @@ async fn note<W: World>(
     shard: &Rc<Shard<W>>,
     engine: &Rc<Engine>,
     fid: Fid,
-    sent: &Inode,
-    flush: Option<&Flush>,
-    found: &Found,
+    sent: &Sent,
 ) -> Result<(), Errno> {
     loop {
         let key = key::inode(fid);
@@ -309,7 +324,7 @@ async fn note<W: World>(
             Peek::Absent => return drop_mark(shard, engine, fid),
             Peek::Found(bytes) => {
                 let inode = Inode::from_slice(&bytes).map_err(|_| Errno::EIO)?;
-                match try_note(shard, engine, (fid, inode), sent, flush, found) {
+                match try_note(shard, engine, (fid, inode), sent) {
                     Err(Errno::EAGAIN) => data::load(shard, fid).await?,
                     end => return end,
                 }
@@ -323,25 +338,26 @@ fn try_note<W: World>(
     shard: &Rc<Shard<W>>,
     engine: &Engine,
     (fid, mut inode): (Fid, Inode),
-    sent: &Inode,
-    flush: Option<&Flush>,
-    found: &Found,
+    sent: &Sent,
 ) -> Result<(), Errno> {
     let mut tx = Tx::default();
-    if let Some(flush) = flush
+    if let Some(flush) = &sent.flush
         && inode.flags & flag::DATA_OWED != 0
     {
         data::mark_clean(shard, &mut tx, &mut inode, flush, flush.parts.len())?;
     }
-    if settle::same_attributes(&sent.attr, &inode.attr)
-        && !changes_again(shard, engine, fid, &inode.attr)
-    {
+    let is_same = inode.attr.version == sent.inode.attr.version;
+    let is_dir = inode.attr.kind == FileKind::Directory;
+    if match is_dir {
+        true => is_same && sent.settled && !changes_again(shard, engine, fid, &inode.attr),
+        false => settle::same_attributes(&sent.inode.attr, &inode.attr),
+    } {
         inode.flags &= !flag::ATTRS_OWED;
     }
-    if inode.attr.version == sent.attr.version {
+    if is_same {
         inode.flags &= !flag::XATTRS_OWED;
     }
-    inode.observed = settle::observed(found);
+    inode.observed = settle::observed(&sent.found);
     let wall = shard.world.wall();
     let is_clean = inode.flags & OWED == 0;
     match is_clean {

@@ -186,6 +186,10 @@ impl Engine {
         self.report(shard, last.map(|r| r.errno), errno, || describe(op));
     }
 
+    pub fn has_failed(&self, seq: u64) -> bool {
+        self.retries.borrow().contains_key(&seq)
+    }
+
     pub fn record_done(&self, seq: u64) {
         self.retries.borrow_mut().remove(&seq);
         self.published.borrow_mut().remove(&seq);
@@ -411,6 +415,7 @@ async fn fill<W: World>(shard: &Rc<Shard<W>>, engine: &Engine) -> Result<(), Err
             }
         }
         engine.cursor.set(cursor);
+        engine.progressed.notify();
     }
     fill_dirty(shard, engine).await
 }

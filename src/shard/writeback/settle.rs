@@ -53,7 +53,7 @@ pub async fn birth<W: World>(
     fid: Fid,
     found: &Found,
 ) -> Result<(), Errno> {
-    decide(shard, engine, |edits| edits.born(fid, None, found, None)).await
+    decide(shard, engine, |edits| edits.born(fid, None, found)).await
 }
 
 /// Marks a directory whose times the box's own doings at the origin changed.
@@ -130,11 +130,11 @@ impl<W: World> Edits<'_, W> {
         let applied = &done.applied;
         match &done.record.op {
             OwedOp::Create(o) => {
-                if let Some((found, sent)) = &applied.born {
-                    let at = Some((o.parent, &o.name));
-                    self.born(o.fid, at, found, Some(sent))?;
+                let at = Some((o.parent, &o.name));
+                match &applied.born {
+                    Some(found) => self.born(o.fid, at, found),
+                    None => Ok(()),
                 }
-                Ok(())
             }
             OwedOp::Link(o) => self.linked(target, o.fid, o.parent, &o.name),
             OwedOp::Unlink(o) if o.last => {
@@ -157,15 +157,9 @@ impl<W: World> Edits<'_, W> {
         }
     }
 
-    /// The file is at the origin now. `sent`: with these attributes, and if it
-    /// still has them, none are owed.
-    fn born(
-        &mut self,
-        fid: Fid,
-        at: Option<(Fid, &Name)>,
-        found: &Found,
-        sent: Option<&Attr>,
-    ) -> Result<(), Stop> {
+    /// The file is at the origin now. Its attributes are still owed: it was made
+    /// with them, but only its own fsync makes them durable.
+    fn born(&mut self, fid: Fid, at: Option<(Fid, &Name)>, found: &Found) -> Result<(), Stop> {
         let Some(mut inode) = self.inode(fid)? else {
             // Graves stay until their removal is carried, so this is rot.
             let line = format!("file {fid} is at the origin but not in the index");
@@ -179,20 +173,11 @@ impl<W: World> Edits<'_, W> {
         inode.locator.identity = Some(found.identity.clone());
         inode.flags &= !flag::UNBORN;
         inode.observed = observed(found);
-        // A directory's times change with every name made in it: they go last.
-        let is_dir = inode.attr.kind == FileKind::Directory;
-        if !is_dir && sent.is_some_and(|sent| same_attributes(sent, &inode.attr)) {
-            inode.flags &= !flag::ATTRS_OWED;
-        }
+        inode.flags |= flag::ATTRS_OWED;
         let identity = key::identity(self.engine.target, &found.identity);
         self.tx.put(identity, fid.to_vec());
-        let owed = flag::ATTRS_OWED | flag::DATA_OWED | flag::XATTRS_OWED;
-        if inode.flags & owed != 0 {
-            // It may have been passed over while it was not there.
-            super::note_dirty(self.shard, &mut self.tx, fid);
-        } else {
-            self.tx.delete(key::dirty(fid));
-        }
+        // It was passed over while it was not there.
+        super::note_dirty(self.shard, &mut self.tx, fid);
         self.engine.unsettled.borrow_mut().insert(fid);
         self.inodes.insert(fid, Some(inode));
         Ok(())

@@ -22,7 +22,7 @@ use std::cell::OnceCell;
 use std::time::Duration;
 
 const TARGET: TargetId = TargetId(1);
-const FLASH: u64 = 64 << 20;
+const FLASH: u64 = 32 << 20;
 
 type Box = Rc<Shard<SimWorld>>;
 
@@ -88,11 +88,11 @@ impl Front<'_> {
             let tx = stage(self.0, &target, &mut change)?;
             self.0.apply(tx)?;
             decided(self.0, &target, &change);
-            Ok(change.born)
+            Ok(change.born.map(|(fid, _)| fid))
         })
         .await?;
         self.0.flash.commit(self.0.applied.get()).await?;
-        Ok(born.map(|(fid, _)| fid))
+        Ok(born)
     }
 
     async fn create(&self, dir: Fid, name: &Name, kind: FileKind) -> Result<Fid, Errno> {
@@ -340,7 +340,7 @@ impl Model {
                 }
             }
             14 => {
-                if let Some(i) = there {
+                if let Some(i) = there.filter(|i| self.nodes[*i].kind != FileKind::Symlink) {
                     let set = SetAttr {
                         mode: Some(0o700 + below(64) as u32),
                         uid: Some(below(3) as u32),
@@ -429,21 +429,21 @@ fn history(seed: u64, handles: bool, faults: Faults) {
 
 #[test]
 fn histories_reach_the_origin_through_crashes() {
-    for seed in 0..60 {
+    for seed in 0..20 {
         history(seed, true, Faults::default());
     }
 }
 
 #[test]
 fn histories_reach_an_origin_without_handles() {
-    for seed in 1000..1040 {
+    for seed in 1000..1012 {
         history(seed, false, Faults::default());
     }
 }
 
 #[test]
 fn histories_reach_an_origin_that_fails_now_and_then() {
-    for seed in 2000..2030 {
+    for seed in 2000..2010 {
         let faults = Faults {
             origin_error_one_in: 20,
             origin_hang_one_in: 200,

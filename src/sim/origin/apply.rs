@@ -197,7 +197,9 @@ impl Volatile {
             Some(there) if self.is_newborn(there, kind, attr.rdev, link.as_ref()) => there,
             Some(_) => return Err(Errno::EEXIST),
             None => {
-                let mut body = Body::new(kind, 0, self.clock(core));
+                // Made closed, then opened; links have no mode to open.
+                let mode = if kind == FileKind::Symlink { 0o777 } else { 0 };
+                let mut body = Body::new(kind, mode, self.clock(core));
                 body.rdev = if is_device(kind) { attr.rdev } else { 0 };
                 body.link = link;
                 let id = self.make(core, body);

@@ -18,6 +18,7 @@ use super::executor::{Completion, Core};
 use super::tree::Tree;
 use crate::base::Errno;
 use crate::origin::{Limits, OriginOp, OriginReply};
+use crate::world::Level;
 use crate::world::sync::{Semaphore, Signal};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -140,11 +141,17 @@ impl Origin {
 
     fn finish(&self, core: &Core, number: u64) -> Option<OriginReply> {
         let (_, op) = self.0.calls.borrow_mut().remove(&number)?;
+        let asked = format!("{op:?}");
         let one_in = core.faults.borrow().origin_error_one_in;
-        if core.chance(one_in) {
-            return Some(self.fail(core, op));
+        let reply = if core.chance(one_in) {
+            self.fail(core, op)
+        } else {
+            self.0.files.borrow_mut().apply(core, op)
+        };
+        if let OriginReply::Failed(errno) = &reply {
+            core.log("origin", Level::Debug, &format!("{errno:?} to {asked}"));
         }
-        Some(self.0.files.borrow_mut().apply(core, op))
+        Some(reply)
     }
 
     /// Fails the call; EIO leaves open whether it had its effect.

@@ -1,0 +1,13 @@
+//! The simulated world, and the box inside it.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+#[path = "sim/disk.rs"]
+mod disk;
+#[path = "sim/executor.rs"]
+mod executor;
+#[path = "sim/lives.rs"]
+mod lives;
+#[path = "sim/net.rs"]
+mod net;
+#[path = "sim/origin.rs"]
+mod origin;
