@@ -237,6 +237,19 @@ fn attributes_are_set_and_shown() {
     assert_eq!((meta.uid(), meta.gid(), meta.len()), (12, 34, 3));
     assert_eq!((meta.mtime(), meta.mtime_nsec()), (5, 6));
     assert!(meta.ino() > 100);
+    use rustix::fs::{AtFlags, StatxFlags, statx};
+    let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+    let full = statx(&file, "", AtFlags::EMPTY_PATH, mask).unwrap();
+    assert_eq!((full.stx_size, full.stx_uid, full.stx_nlink), (3, 12, 1));
+    assert_eq!(
+        (u32::from(full.stx_mode), full.stx_ino),
+        (meta.mode(), meta.ino())
+    );
+    assert_eq!((full.stx_mtime.tv_sec, full.stx_mtime.tv_nsec), (5, 6));
+    // Linux before 6.6 does not ask for it.
+    if full.stx_mask & StatxFlags::BTIME.bits() != 0 {
+        assert_eq!(full.stx_btime.tv_sec, 4);
+    }
     let st = rustix::fs::statvfs(m.dir.path()).unwrap();
     assert_eq!(
         (st.f_blocks, st.f_bavail, st.f_files, st.f_namemax),

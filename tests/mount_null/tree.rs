@@ -76,7 +76,7 @@ impl Tree {
             atime: Time { sec: 1, nsec: 0 },
             mtime: Time { sec: 1, nsec: 0 },
             ctime: Time { sec: 1, nsec: 0 },
-            btime: Time { sec: 1, nsec: 0 },
+            btime: Time { sec: 4, nsec: 0 },
             version: 1,
         };
         let file = File {

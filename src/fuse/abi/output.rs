@@ -161,6 +161,38 @@ impl Validity {
         }
     }
 
+    /// The answer to STATX, which knows the time of birth.
+    #[must_use]
+    pub fn statx_out(self, attr: &Attr) -> Vec<u8> {
+        let mut w = Writer::default();
+        self.attr.as_secs().encode(&mut w);
+        self.attr.subsec_nanos().encode(&mut w);
+        // Flags, and what the kernel keeps for later.
+        w.zeros(4 + 16);
+        let of = FuseAttr::of(attr);
+        (libc::STATX_BASIC_STATS | libc::STATX_BTIME).encode(&mut w);
+        BLKSIZE.encode(&mut w);
+        // No attributes such as "immutable" are known.
+        w.zeros(8);
+        for word in [of.nlink, of.uid, of.gid, of.mode] {
+            // The mode is 16 bits and 16 of padding.
+            word.encode(&mut w);
+        }
+        for long in [of.ino, of.size, of.blocks, 0] {
+            long.encode(&mut w);
+        }
+        for time in [attr.atime, attr.btime, attr.ctime, attr.mtime] {
+            time.sec.encode(&mut w);
+            time.nsec.encode(&mut w);
+            w.zeros(4);
+        }
+        let rdev = u64::from(of.rdev);
+        libc::major(rdev).encode(&mut w);
+        libc::minor(rdev).encode(&mut w);
+        w.zeros(STATX_OUT_LEN - w.len());
+        w.into_vec()
+    }
+
     #[must_use]
     pub fn attr_out(self, attr: &Attr) -> AttrOut {
         AttrOut {
@@ -240,4 +272,5 @@ impl Listing {
 }
 
 const DIRENT_LEN: usize = 24;
+const STATX_OUT_LEN: usize = 32 + 256;
 const ENTRY_OUT_LEN: usize = 128;

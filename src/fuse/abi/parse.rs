@@ -22,6 +22,8 @@ pub enum Op {
     Interrupt(u64),
     Lookup(LookupName),
     Getattr,
+    /// GETATTR with the time of birth (Linux 6.6).
+    Statx,
     Setattr(SetAttr),
     Readlink,
     Symlink {
@@ -140,6 +142,7 @@ fn body_of(head: &InHeader, r: &mut Reader<'_>) -> Result<Op, Fault> {
         Opcode::Syncfs => Op::Syncfs,
         Opcode::Ioctl => Op::Ioctl,
         Opcode::Getattr => Op::Getattr,
+        Opcode::Statx => Op::Statx,
         Opcode::Setattr => Op::Setattr(set_of(&SetattrIn::decode(r)?)),
         Opcode::Readlink => Op::Readlink,
         Opcode::Setxattr | Opcode::Getxattr | Opcode::Listxattr | Opcode::Removexattr => {

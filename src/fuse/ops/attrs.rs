@@ -4,22 +4,26 @@ use super::names::of_file;
 use super::{blob_in, entry_in};
 use crate::base::codec::Bytes;
 use crate::base::{Codec, Errno, SetAttr};
+use crate::fuse::PID_XATTR;
 use crate::fuse::abi::ROOT_ID;
 use crate::fuse::abi::flag::SETXATTR_ACL_KILL_SGID;
 use crate::fuse::abi::input::SetxattrIn;
 use crate::fuse::abi::output::{GetxattrOut, StatfsOut};
+use crate::fuse::abi::parse::Op;
 use crate::fuse::session::{Origin, Outcome, Session};
 use crate::fuse::upstream::Upstream;
-use crate::fuse::{PID_XATTR, abi::output::AttrOut};
 use crate::wire::op::{Intent, OfFile, Setattr, StatfsReply, XattrName, XattrSet};
 use crate::wire::{Reply, Request, head};
 use crate::world::World;
 
 impl<W: World, U: Upstream> Session<W, U> {
-    pub(super) async fn on_getattr(&self, from: &Origin) -> Result<Outcome, Errno> {
+    pub(super) async fn on_getattr(&self, from: &Origin, op: Op) -> Result<Outcome, Errno> {
         let fid = self.node(from.head.nodeid)?.fid;
         let entry = entry_in(self.ask(from, of_file(fid)).await?)?;
-        Ok(Outcome::Bytes(self.attr_out(&entry.attr).to_vec()))
+        Ok(Outcome::Bytes(match op {
+            Op::Statx => self.validity.statx_out(&entry.attr),
+            _ => self.validity.attr_out(&entry.attr).to_vec(),
+        }))
     }
 
     pub(super) async fn on_setattr(&self, from: &Origin, set: SetAttr) -> Result<Outcome, Errno> {
@@ -30,11 +34,7 @@ impl<W: World, U: Upstream> Session<W, U> {
             ask.context.flags |= head::flags::KILL_PRIV;
         }
         let entry = entry_in(self.call(ask).await?.0)?;
-        Ok(Outcome::Bytes(self.attr_out(&entry.attr).to_vec()))
-    }
-
-    fn attr_out(&self, attr: &crate::base::Attr) -> AttrOut {
-        self.validity.attr_out(attr)
+        Ok(Outcome::Bytes(self.validity.attr_out(&entry.attr).to_vec()))
     }
 
     pub(super) async fn on_readlink(&self, from: &Origin) -> Result<Outcome, Errno> {

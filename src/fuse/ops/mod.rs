@@ -46,7 +46,7 @@ impl<W: World, U: Upstream> Session<W, U> {
             Op::Opendir => self.on_opendir(from),
             Op::Readdir { args, plus } => self.on_readdir(from, args, plus).await,
             Op::Releasedir(args) => self.on_releasedir(args),
-            Op::Getattr => self.on_getattr(from).await,
+            Op::Getattr | Op::Statx => self.on_getattr(from, op).await,
             Op::Setattr(set) => self.on_setattr(from, set).await,
             Op::Readlink => self.on_readlink(from).await,
             Op::Statfs => self.on_statfs(from).await,

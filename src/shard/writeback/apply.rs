@@ -184,7 +184,7 @@ pub async fn late_birth<W: World>(
     let under_way = engine.births.borrow().get(&fid).cloned();
     if let Some(birth) = under_way {
         birth.get().await?;
-        return locate::place(shard, fid).await;
+        return locate::place_now(shard, fid).await;
     }
     let birth: Promise<Result<(), Errno>> = Promise::default();
     engine.births.borrow_mut().insert(fid, birth.clone());
@@ -192,7 +192,7 @@ pub async fn late_birth<W: World>(
     engine.births.borrow_mut().remove(&fid);
     birth.set(result);
     result?;
-    locate::place(shard, fid).await
+    locate::place_now(shard, fid).await
 }
 
 async fn give_birth<W: World>(

@@ -3,6 +3,7 @@
 
 use super::apply::{self, Applied};
 use super::engine::Engine;
+use super::settle::finds_by_handle;
 use super::{Shard, carry, locate, origin, settle, tasks};
 use crate::base::{Errno, Fid};
 use crate::namespace::record::flag;
@@ -32,6 +33,10 @@ pub async fn run<W: World>(
         return;
     }
     let width = target.conf.borrow().origin_threads.max(1) * 2;
+    let moves = !finds_by_handle(target) && records.iter().any(|(_, r)| moves_directory(&r.op));
+    if moves {
+        engine.moves.set(engine.moves.get() + 1);
+    }
     let jobs = records
         .into_iter()
         .map(|(seq, record)| one(Rc::clone(shard), Rc::clone(engine), seq, record));
@@ -39,6 +44,9 @@ pub async fn run<W: World>(
     let done: Vec<Done> = ends.into_iter().flatten().collect();
     let done = sync(shard, engine, width, done).await;
     settle_all(shard, engine, target, done).await;
+    if moves {
+        engine.moves.set(engine.moves.get() + 1);
+    }
     engine.progressed.notify();
     engine.wake();
 }
@@ -71,11 +79,21 @@ async fn one<W: World>(
             record,
             applied,
         }),
+        // It lies below the directory that is moving: again when that is noted.
+        Err(Errno::ESTALE | Errno::ENOENT)
+            if engine.is_moving() && !moves_directory(&record.op) =>
+        {
+            None
+        }
         Err(e) => {
             engine.record_failed(&shard, seq, &record.op, e);
             None
         }
     }
+}
+
+fn moves_directory(op: &OwedOp) -> bool {
+    matches!(op, OwedOp::Rename(o) if o.dir || o.exchange)
 }
 
 /// The file whose data must be at the origin before the record may give it a
@@ -153,8 +171,10 @@ async fn sync<W: World>(
         .collect();
     let mut kept = Vec::with_capacity(done.len());
     for done in done {
-        match done.applied.dirs.iter().find_map(|dir| failed.get(dir)) {
-            Some(e) => engine.record_failed(shard, done.seq, &done.record.op, *e),
+        let failure = done.applied.dirs.iter().find_map(|dir| failed.get(dir));
+        match failure.copied() {
+            Some(Errno::ESTALE | Errno::ENOENT) if engine.is_moving() => {}
+            Some(e) => engine.record_failed(shard, done.seq, &done.record.op, e),
             None => kept.push(done),
         }
     }

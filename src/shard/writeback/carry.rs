@@ -31,7 +31,16 @@ pub fn begin<W: World>(
     engine.carrying.borrow_mut().insert(fid, promise.clone());
     let (shard, engine, end) = (Rc::clone(shard), Rc::clone(engine), promise.clone());
     shard.world.clone().spawn(async move {
-        let result = pass(&shard, &engine, fid).await;
+        let moves = engine.moves.get();
+        let result = match pass(&shard, &engine, fid).await {
+            // A directory above it moved, or is moving.
+            Err(Errno::ESTALE | Errno::ENOENT)
+                if engine.is_moving() || engine.moves.get() != moves =>
+            {
+                Err(Errno::EAGAIN)
+            }
+            result => result,
+        };
         engine.health.on_end(shard.world.now(), result.err());
         engine.carrying.borrow_mut().remove(&fid);
         match result {
@@ -60,6 +69,7 @@ pub async fn fresh<W: World>(
         let _ = pass.get().await;
     }
     for _ in 0..PASSES {
+        locate::stand_still(engine).await;
         match begin(shard, engine, fid).get().await {
             Err(Errno::EAGAIN) => {}
             end => return end,

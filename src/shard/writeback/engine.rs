@@ -54,6 +54,10 @@ pub struct Engine {
     pub births: RefCell<BTreeMap<Fid, Promise<Result<(), Errno>>>>,
     /// Inodes whose identity at the origin is noted, but not yet on flash.
     pub unsettled: RefCell<BTreeSet<Fid>>,
+    /// Counts up when a directory begins to move at an origin that finds files
+    /// by names, and when that is noted: odd while what lies below it cannot
+    /// be found for sure.
+    pub moves: Cell<u64>,
     pub health: Health,
     wake: Signal,
     /// Asleep until something is owed, or dirty, for the first time.
@@ -115,6 +119,7 @@ impl Engine {
             carrying: RefCell::default(),
             births: RefCell::default(),
             unsettled: RefCell::default(),
+            moves: Cell::new(0),
             health: Health::default(),
             wake: Signal::default(),
             idle_names: Cell::new(false),
@@ -159,6 +164,11 @@ impl Engine {
         }
     }
 
+    /// Does the log have to wait for records in the window to finish?
+    pub fn is_full(&self) -> bool {
+        self.graph.borrow().len() >= WINDOW
+    }
+
     /// Has the whole log been read?
     pub fn is_read(&self, next: u64) -> bool {
         self.cursor.get() >= next
@@ -184,6 +194,11 @@ impl Engine {
         let retry = Retry::after(last, shard.world.now(), errno);
         retries.insert(seq, retry);
         self.report(shard, last.map(|r| r.errno), errno, || describe(op));
+    }
+
+    /// Is a directory on its way (see [`Engine::moves`])?
+    pub fn is_moving(&self) -> bool {
+        !self.moves.get().is_multiple_of(2)
     }
 
     pub fn has_failed(&self, seq: u64) -> bool {
@@ -283,7 +298,7 @@ impl Engine {
         let graph = self.graph.borrow();
         let (retries, urgent) = (self.retries.borrow(), self.urgent.borrow());
         let publishing = self.publishing.borrow();
-        let pressed = self.pressed.get() || graph.len() >= WINDOW;
+        let pressed = self.pressed.get() || self.is_full();
         for (seq, record) in graph.ready() {
             if picked.records.len() >= BATCH {
                 picked.again = Some(Duration::ZERO);
@@ -398,7 +413,7 @@ async fn fill<W: World>(shard: &Rc<Shard<W>>, engine: &Engine) -> Result<(), Err
         // transaction's `apply` have no await between them.
         let next = shard.writeback.next.get().unwrap_or(0);
         let from = engine.cursor.get();
-        if from >= next || engine.graph.borrow().len() >= WINDOW {
+        if from >= next || engine.is_full() {
             break;
         }
         let page = shard

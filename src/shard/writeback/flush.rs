@@ -115,8 +115,10 @@ async fn one<W: World>(
     loop {
         let progressed = engine.progressed.wait();
         if !engine.is_read(last) {
-            // Its records may lie behind the window: those before them must go.
-            engine.urgent_below.set(engine.urgent_below.get().max(last));
+            if engine.is_full() {
+                // Its records lie behind the window: those before must go.
+                engine.urgent_below.set(engine.urgent_below.get().max(last));
+            }
             engine.wake();
         }
         let needed = engine.graph.borrow().needed_for(fid, last);

@@ -17,8 +17,29 @@ const DEPTH_MAX: usize = 1 << 16;
 /// Where the file is at the origin now. ENOENT while it is not there yet,
 /// ESTALE if the box does not know it.
 pub async fn place<W: World>(shard: &Rc<Shard<W>>, fid: Fid) -> Result<Place, Errno> {
+    let target = shard.target_of(fid)?.id;
+    let engine = shard.writeback.engines.borrow().get(&target).cloned();
+    if let Some(engine) = engine {
+        stand_still(&engine).await;
+    }
+    place_now(shard, fid).await
+}
+
+/// [`place`] for the engine itself, which may be what moves a directory.
+pub async fn place_now<W: World>(shard: &Rc<Shard<W>>, fid: Fid) -> Result<Place, Errno> {
     let inode = inode(shard, fid).await?.ok_or(Errno::ESTALE)?;
     place_of(shard, fid, &inode).await
+}
+
+/// Waits while a directory is moving at an origin that finds files by names.
+pub async fn stand_still(engine: &Engine) {
+    loop {
+        let progressed = engine.progressed.wait();
+        if !engine.is_moving() {
+            return;
+        }
+        progressed.await;
+    }
 }
 
 pub async fn place_of<W: World>(

@@ -304,7 +304,7 @@ fn removal(fid: Fid, locator: &Locator) -> OwedOp {
     })
 }
 
-fn finds_by_handle(target: &Target) -> bool {
+pub fn finds_by_handle(target: &Target) -> bool {
     target.limits.borrow().as_ref().is_some_and(|l| l.handles)
 }
 
