@@ -73,12 +73,6 @@ impl<V: View> View for Draft<'_, V> {
     fn is_open(&self, fid: Fid) -> bool {
         self.view.is_open(fid)
     }
-    fn is_kept(&self, fid: Fid) -> Result<bool, Need> {
-        match self.change.orphans.iter().rfind(|(f, _)| *f == fid) {
-            Some((_, kept)) => Ok(*kept),
-            None => self.view.is_kept(fid),
-        }
-    }
 }
 
 impl<'v, V: View> Draft<'v, V> {

@@ -5,7 +5,7 @@ use super::draft::{Change, Draft, stamp};
 use super::entry;
 use super::record::{Dirent, Inode, OwedOp, OwedUnlink, flag};
 use super::view::{Ctx, Need, Stop, View};
-use crate::base::{Errno, Fid, FileKind, Locator, Name};
+use crate::base::{Errno, Fid, FileKind, Name};
 
 /// unlink(2), or rmdir(2) with `is_dir`.
 pub fn unlink(
@@ -76,7 +76,7 @@ fn owed(parent: Fid, there: &Dirent, victim: &Inode, last: bool) -> OwedOp {
 
 /// Nobody holds `fid` open any more: if it has no names, its contents go. The
 /// inode goes with them unless write-back still has to carry out its removal
-/// (then [`forget`] follows that). `None`: it lives, or others have it open.
+/// (its record follows when that is done). `None`: it lives, or others have it open.
 pub fn release(view: &impl View, ctx: Ctx<'_>, fid: Fid) -> Result<Option<Change>, Stop> {
     let Some(mut inode) = view.inode(fid)? else {
         return Ok(None);
@@ -110,28 +110,4 @@ pub fn release(view: &impl View, ctx: Ctx<'_>, fid: Fid) -> Result<Option<Change
         (false, _, _) => draft.put(fid, inode),
     }
     Ok(Some(draft.change))
-}
-
-/// Write-back carried out the removal of the last name of `fid`. `kept`: it is
-/// still held open, and was moved to `kept` at the origin (O4). The change
-/// forgets the inode, or notes that nothing owed names it any more.
-pub fn forget(view: &impl View, fid: Fid, kept: Option<Locator>) -> Result<Change, Stop> {
-    let mut draft = Draft::new(view);
-    let Some(mut inode) = view.inode(fid)? else {
-        return Ok(draft.change);
-    };
-    if inode.attr.nlink > 0 {
-        return Ok(draft.change);
-    }
-    if view.is_kept(fid)? {
-        inode.flags |= flag::UNNAMED;
-        if let Some(locator) = kept {
-            inode.locator = locator;
-        }
-        draft.put(fid, inode);
-    } else {
-        let identity = inode.locator.identity;
-        draft.change.forgotten.push((fid, identity));
-    }
-    Ok(draft.change)
 }

@@ -23,9 +23,6 @@ pub trait View {
     fn fresh(&self) -> Result<(Fid, u64), Need>;
     /// Some client holds the file open.
     fn is_open(&self, fid: Fid) -> bool;
-    /// The file stays without names: it is held open, or was before a restart
-    /// and may be declared again.
-    fn is_kept(&self, fid: Fid) -> Result<bool, Need>;
 }
 
 /// What must be loaded before the decision can be made.

@@ -85,9 +85,6 @@ impl View for Fake {
     fn is_open(&self, fid: Fid) -> bool {
         self.open.contains(&fid)
     }
-    fn is_kept(&self, fid: Fid) -> Result<bool, Need> {
-        Ok(self.kept.contains(&fid))
-    }
 }
 
 impl Fake {

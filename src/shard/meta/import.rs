@@ -180,9 +180,12 @@ async fn ask<W: World>(
         return promise.get().await;
     }
     let promise = crate::world::sync::Promise::default();
-    let mut table = shard.meta.asked.borrow_mut();
-    table.insert(question.clone(), promise.clone());
-    drop(table);
+    let waited = promise.clone();
+    shard
+        .meta
+        .asked
+        .borrow_mut()
+        .insert(question.clone(), waited);
     let (s, p) = (Rc::clone(shard), promise.clone());
     shard.world.spawn(async move {
         let answer = work.await;

@@ -44,8 +44,8 @@ pub use view::FlashView;
 pub use xattrs::{xattr_get, xattr_list, xattr_remove, xattr_set};
 
 use super::{Shard, Target, Tx};
-use crate::base::{Codec, Errno, Fid, Locator, Name, TargetId};
-use crate::namespace::{self, Inode, Stop, key};
+use crate::base::{Codec, Errno, Fid, Name, TargetId};
+use crate::namespace::{self, Inode, key};
 use crate::world::World;
 use crate::world::sync::Promise;
 use std::cell::RefCell;
@@ -105,22 +105,6 @@ pub async fn child<W: World>(
 /// Puts the inode into the transaction.
 pub fn put_inode(tx: &mut Tx, fid: Fid, inode: &Inode) {
     tx.put(key::inode(fid), inode.to_vec());
-}
-
-/// Notes in the transaction that write-back has carried out the removal of the
-/// last name of `fid`. `kept`: somebody still has it open, and it was moved
-/// there at the origin (O4). The inode goes, or waits for its last close.
-/// The need, if it is not loaded: load it and try again.
-pub fn forget<W: World>(
-    shard: &Shard<W>,
-    target: &Target,
-    tx: &mut Tx,
-    fid: Fid,
-    kept: Option<Locator>,
-) -> Result<(), Stop> {
-    let view = FlashView::new(shard, target);
-    let change = namespace::unlink::forget(&view, fid, kept)?;
-    decide::stage_into(shard, target, change, tx).map(|_| ())
 }
 
 /// Whether some client has the file open.

@@ -26,17 +26,17 @@ impl<'a, W: World> FlashView<'a, W> {
         }
     }
 
-    fn record(&self, key: Vec<u8>) -> Result<Option<(Vec<u8>, Rc<[u8]>)>, Need> {
-        match self.shard.flash.peek(&key) {
-            Peek::Found(bytes) => Ok(Some((key, bytes))),
+    fn record(&self, key: &[u8]) -> Result<Option<Rc<[u8]>>, Need> {
+        match self.shard.flash.peek(key) {
+            Peek::Found(bytes) => Ok(Some(bytes)),
             Peek::Absent => Ok(None),
-            Peek::NotLoaded => Err(Need::Record(key)),
+            Peek::NotLoaded => Err(Need::Record(key.to_vec())),
         }
     }
 
     fn decoded<T: Codec>(&self, key: Vec<u8>) -> Result<Option<T>, Need> {
-        match self.record(key)? {
-            Some((key, bytes)) => match T::from_slice(&bytes) {
+        match self.record(&key)? {
+            Some(bytes) => match T::from_slice(&bytes) {
                 Ok(value) => Ok(Some(value)),
                 Err(_) => Err(Need::Damaged(key)),
             },
@@ -53,7 +53,7 @@ impl<W: World> View for FlashView<'_, W> {
         self.decoded(key::dirent(dir, cookie))
     }
     fn xattr(&self, fid: Fid, name: &[u8]) -> Result<Option<Rc<[u8]>>, Need> {
-        Ok(self.record(key::xattr(fid, name))?.map(|(_, bytes)| bytes))
+        self.record(&key::xattr(fid, name))
     }
     fn cookie(&self, name: &Name) -> u64 {
         hash::cookie(&self.target.hash_key, name)
@@ -66,8 +66,5 @@ impl<W: World> View for FlashView<'_, W> {
     }
     fn is_open(&self, fid: Fid) -> bool {
         super::is_open(self.shard, fid)
-    }
-    fn is_kept(&self, fid: Fid) -> Result<bool, Need> {
-        Ok(self.record(key::orphan(fid))?.is_some())
     }
 }
