@@ -132,6 +132,19 @@ impl Posix {
                 attrs::xattr(&root.find(&file)?, &name).map(OriginReply::Bytes)
             }
             OriginOp::Statfs => statfs(&root).map(OriginReply::Statfs),
+            OriginOp::Fsync { file } => found(bytes::fsync(&root, open, &file)?),
+            OriginOp::Forget { identity } => done(open.close(&identity)),
+            OriginOp::Create { .. }
+            | OriginOp::Link { .. }
+            | OriginOp::Unlink { .. }
+            | OriginOp::Rename { .. } => self.change_name(&root, op),
+            _ => done(self.change_file(&root, op)),
+        }
+    }
+
+    fn change_name(&self, root: &Root, op: OriginOp) -> Result<OriginReply, Errno> {
+        let open = &self.descriptors;
+        match op {
             OriginOp::Create {
                 dir,
                 name,
@@ -139,19 +152,19 @@ impl Posix {
                 attr,
                 link,
             } => found(names::create(
-                &root,
+                root,
                 open,
                 &dir,
                 &name,
                 &names::Newborn { kind, attr, link },
             )?),
-            OriginOp::Link { file, dir, name } => done(names::link(&root, &file, &dir, &name)),
+            OriginOp::Link { file, dir, name } => done(names::link(root, &file, &dir, &name)),
             OriginOp::Unlink {
                 dir,
                 name,
                 identity,
                 is_dir,
-            } => done(names::unlink(&root, open, &dir, &name, &identity, is_dir)),
+            } => done(names::unlink(root, open, &dir, &name, &identity, is_dir)),
             OriginOp::Rename {
                 from,
                 to,
@@ -159,7 +172,7 @@ impl Posix {
                 victim,
                 exchange,
             } => done(names::rename(
-                &root,
+                root,
                 open,
                 &names::Move {
                     from,
@@ -169,22 +182,24 @@ impl Posix {
                     exchange,
                 },
             )),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn change_file(&self, root: &Root, op: OriginOp) -> Result<(), Errno> {
+        let open = &self.descriptors;
+        match op {
             OriginOp::Write { file, offset, data } => {
-                done(bytes::write(&root, open, &file, offset, &data))
+                bytes::write(root, open, &file, offset, &data)
             }
-            OriginOp::Truncate { file, size } => done(bytes::truncate(&root, open, &file, size)),
-            OriginOp::Punch { file, offset, len } => {
-                done(bytes::punch(&root, open, &file, offset, len))
-            }
-            OriginOp::SetAttr { file, set } => done(attrs::set(&root, open, &file, &set)),
+            OriginOp::Truncate { file, size } => bytes::truncate(root, open, &file, size),
+            OriginOp::Punch { file, offset, len } => bytes::punch(root, open, &file, offset, len),
+            OriginOp::SetAttr { file, set } => attrs::set(root, open, &file, &set),
             OriginOp::XattrSet { file, name, value } => {
-                done(attrs::xattr_set(&root.find(&file)?, &name, &value.0))
+                attrs::xattr_set(&root.find(&file)?, &name, &value.0)
             }
-            OriginOp::XattrRemove { file, name } => {
-                done(attrs::xattr_remove(&root.find(&file)?, &name))
-            }
-            OriginOp::Fsync { file } => found(bytes::fsync(&root, open, &file)?),
-            OriginOp::Forget { identity } => done(open.close(&identity)),
+            OriginOp::XattrRemove { file, name } => attrs::xattr_remove(&root.find(&file)?, &name),
+            _ => Err(Errno::EINVAL),
         }
     }
 }

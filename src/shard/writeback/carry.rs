@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 const OWED: u32 = flag::ATTRS_OWED | flag::DATA_OWED | flag::XATTRS_OWED;
 /// Bytes merged into one write, and writes of one file under way at a time.
-const WRITE_BYTES: u64 = 4 << 20;
+const WRITE_BYTES: u64 = 2 << 20;
 const WRITES: usize = 4;
 
 /// Starts a pass, or joins the one under way.

@@ -21,6 +21,14 @@ pub async fn flush<W: World>(
     let engine = shard.writeback.engines.borrow().get(&target).cloned();
     let engine = engine.ok_or(Errno::ENXIO)?;
     engine.forget_retries();
+    loop {
+        let progressed = engine.progressed.wait();
+        if !engine.health.is_asked() {
+            break;
+        }
+        progressed.await;
+    }
+    check_alive(&engine)?;
     let last = shard.writeback.next.get().unwrap_or(0);
     match fid {
         Some(fid) => one(shard, &engine, fid, last).await,

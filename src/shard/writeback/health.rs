@@ -31,6 +31,8 @@ pub struct Health {
     state: Cell<OriginState>,
     failures: Cell<u32>,
     paused_until: Cell<Mono>,
+    /// Somebody asks for another try, whatever was found before.
+    asked: Cell<bool>,
     last_error: RefCell<Option<(Errno, String)>>,
 }
 
@@ -53,11 +55,18 @@ impl Health {
     /// Tries again at once.
     pub fn resume(&self) {
         self.paused_until.set(Mono(0));
+        self.asked
+            .set(self.state.get() == OriginState::Disconnected);
+    }
+    /// Is a try that was asked for still to come?
+    pub fn is_asked(&self) -> bool {
+        self.asked.get()
     }
 
     /// An operation ended. Any answer but those of an absent origin is a sign
     /// of life, an error as well.
     pub fn on_end(&self, now: Mono, error: Option<Errno>) {
+        self.asked.set(false);
         if !error.is_some_and(looks_absent) {
             self.state.set(OriginState::Connected);
             self.failures.set(0);
@@ -100,6 +109,7 @@ pub async fn reconnect<W: World>(shard: &Rc<Shard<W>>, engine: &Engine, target: 
             engine.health.on_end(shard.world.now(), None);
             let line = format!("target {}: the origin is back", engine.target);
             shard.world.log(Level::Info, &line);
+            engine.progressed.notify();
             return true;
         }
         Err(e) => e,

@@ -585,6 +585,31 @@ fn a_failing_origin_loses_nothing_and_is_named() {
     });
 }
 
+/// An origin that hangs for minutes holds its backlog up, and loses none of it.
+#[test]
+fn a_backlog_outlasts_a_hung_origin() {
+    scene(6, async |sim, shard, front| {
+        let origin = sim.origin(TARGET);
+        for i in 0..20 {
+            let f = name(&format!("f{i}"));
+            let fid = front
+                .create(front.root(), &f, FileKind::Regular)
+                .await
+                .expect("created");
+            front.write(fid, 0, &[i; 100]).await.expect("written");
+        }
+        origin.goes_away();
+        let flushed = Rc::clone(shard);
+        shard.world.spawn(async move {
+            let _ = flush(&flushed, TARGET, None).await;
+        });
+        shard.world.sleep(Duration::from_secs(600)).await;
+        origin.comes_back();
+        assert_eq!(flush(shard, TARGET, None).await, Ok(()));
+        assert_eq!(origin.tree().0.len(), 21);
+    });
+}
+
 /// O4: what is open keeps its bytes at the origin, without its name, until it
 /// is closed; whether it was removed or replaced.
 #[test]
