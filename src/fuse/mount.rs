@@ -352,11 +352,11 @@ async fn on_signals(
 /// Unmounts in a thread of its own, because the kernel asks this mount for
 /// page write-back meanwhile. What is still in use then loses its mount.
 async fn leave(local: Local, dir: PathBuf, ended: Promise<Result<(), crate::base::Errno>>) {
-    let told = in_thread(&local, move || {
-        sync(&dir);
-        match detach(&dir, false)? {
-            Detached::Gone => Ok(Detached::Gone),
-            Detached::Busy => detach(&dir, true).map(|_| Detached::Busy),
+    let told = in_thread(&local, move || match detach(&dir, false)? {
+        Detached::Gone => Ok(Detached::Gone),
+        Detached::Busy => {
+            sync(&dir);
+            detach(&dir, true).map(|_| Detached::Busy)
         }
     });
     match told.await {
@@ -395,11 +395,25 @@ async fn in_thread<T: Send + 'static>(
     thread.join().ok()
 }
 
-/// Stores through mappings reach the mount process only when the kernel is
-/// asked to write them: unmounting alone does not.
+/// Stores through mappings that are still there reach the mount process only
+/// when the kernel is asked to write them: a lazy unmount does not ask. While
+/// the box is away nobody answers, so this waits in a thread of its own, and
+/// not for ever.
 fn sync(dir: &Path) {
-    if let Ok(file) = std::fs::File::open(dir) {
-        let _ = rustix::fs::syncfs(&file);
+    let dir = dir.to_path_buf();
+    let (tell, told) = std::sync::mpsc::channel();
+    let work = move || {
+        if let Ok(file) = std::fs::File::open(dir) {
+            let _ = rustix::fs::syncfs(&file);
+        }
+        let _ = tell.send(());
+    };
+    if std::thread::Builder::new()
+        .name("sync".into())
+        .spawn(work)
+        .is_ok()
+    {
+        let _ = told.recv_timeout(SYNC);
     }
 }
 
@@ -421,7 +435,8 @@ pub fn umount(dir: &Path) -> Result<(), Fault> {
     }
     // Held before the unmount, so that the number cannot come to mean another.
     let process = process_behind(&place);
-    sync(&place);
+    // Nothing is left in the kernel to write: a mapping makes the mount busy,
+    // and its end waits until its pages are written (measured).
     match detach(&place, false)? {
         Detached::Gone => {}
         Detached::Busy => {
@@ -473,5 +488,7 @@ fn wait_for_end(process: &OwnedFd, dir: &str) {
 const READY: &[u8] = b"ready";
 /// At most what INIT offers the kernel.
 const READ_AHEAD_KIB: u32 = 4096;
+/// How long a mount that is in use waits for the kernel to write its pages.
+const SYNC: Duration = Duration::from_secs(10);
 /// After so long an unmount says what it waits for.
 const NOTICE: Duration = Duration::from_secs(2);
