@@ -2,20 +2,27 @@
 //! new, checked, and claimed with a new generation.
 
 use super::cli::Failure;
+use super::serve::patiently;
 use crate::base::{BoxId, Errno, ShardId, TargetId};
 use crate::conf::{Conf, Shards};
+use crate::reactor;
 use crate::shard::meta::root as root_of;
 use crate::store::StoreError;
 use crate::store::superblock::{SeqRange, TargetEntry};
 use crate::store::volume::{FormatOptions, Volume};
 use rustix::fs::{FallocateFlags, FileType, FlockOperation};
 use std::fs::{File, OpenOptions};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// The box's flash, held: dropping it lets another box open it.
 pub struct Cache {
-    pub file: File,
+    /// For the superblock, through the page cache.
+    file: File,
+    /// For the shards, past the page cache. It holds the lock, and is in their
+    /// rings: another box gets the lock only when the last write has ended (F1).
+    pub flash: OwnedFd,
     pub volume: Volume,
     /// The last stop was clean, by a release of this name.
     pub was_clean: bool,
@@ -29,7 +36,9 @@ impl Cache {
     pub fn open(conf: &Conf, force: bool) -> Result<Cache, Failure> {
         let path = &conf.cache_path;
         let file = open(path)?;
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let flash = reactor::flash::open(path).map_err(|e| Failure::failed(e.to_string()))?;
+        let lock = || rustix::fs::flock(&flash, FlockOperation::NonBlockingLockExclusive);
+        if patiently(|e| *e == rustix::io::Errno::AGAIN, lock).is_err() {
             return Err(refused(path, StoreError::InUse));
         }
         let bytes = ensure_size(&file, conf)?;
@@ -51,6 +60,7 @@ impl Cache {
         }
         let mut cache = Cache {
             file,
+            flash,
             volume,
             was_clean,
             last_release,

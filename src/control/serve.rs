@@ -18,6 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Runs a box until it is told to stop.
 pub fn run(options: &Serve) -> Result<(), Failure> {
@@ -89,7 +90,8 @@ fn check_origins(conf: &Conf) -> Result<(), Failure> {
 }
 
 fn listen(conf: &Conf) -> Result<TcpListener, Failure> {
-    let listener = TcpListener::bind(conf.listen).map_err(|e| {
+    let is_taken = |e: &std::io::Error| e.kind() == std::io::ErrorKind::AddrInUse;
+    let listener = patiently(is_taken, || TcpListener::bind(conf.listen)).map_err(|e| {
         let why = match e.kind() {
             std::io::ErrorKind::AddrInUse => "the address is in use".to_owned(),
             _ => e.to_string(),
@@ -104,6 +106,26 @@ fn listen(conf: &Conf) -> Result<TcpListener, Failure> {
         .map_err(|e| Failure::failed(format!("listen = {}: {e}", conf.listen)))?;
     Ok(listener)
 }
+
+/// Tries again for a short while where the fault may be a box that was just
+/// killed: the kernel closes the files of its rings only after the process is
+/// gone, and its last writes end with them (F1).
+pub fn patiently<T, E>(
+    may_pass: impl Fn(&E) -> bool,
+    mut attempt: impl FnMut() -> Result<T, E>,
+) -> Result<T, E> {
+    for _ in 0..ATTEMPTS {
+        match attempt() {
+            Err(e) if may_pass(&e) => std::thread::sleep(BETWEEN),
+            done => return done,
+        }
+    }
+    attempt()
+}
+
+/// Together three seconds.
+const ATTEMPTS: u32 = 150;
+const BETWEEN: Duration = Duration::from_millis(20);
 
 /// Binds the admin socket; one that a dead box left behind is replaced.
 fn admin_socket(path: &Path) -> Result<UnixListener, Failure> {
