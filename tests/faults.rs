@@ -155,7 +155,7 @@ fn cache_files_that_are_not_ours_or_not_whole() {
         other[at + 8] = 0xEE;
     }
     fs::write(&cache, &other).unwrap();
-    says(&b.refused(), 3, &["cache.fb", "version"]);
+    says(&b.refused(), 3, &["cache.fb", "format 238"]);
     fs::write(&cache, &whole).unwrap();
     b.format();
 }

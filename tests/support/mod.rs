@@ -220,7 +220,11 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         for dir in std::mem::take(&mut self.mounts) {
-            // A test that failed may leave files open: detach, never hang.
+            // A test that failed may leave files open and unsent bytes: end the
+            // mount process, detach, never hang.
+            if let Some(pid) = mount_pid(&dir) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
             let _ = rustix::mount::unmount(&dir, rustix::mount::UnmountFlags::DETACH);
         }
         if let Some(mut child) = self.server.take() {
@@ -231,6 +235,14 @@ impl Drop for Site {
             eprintln!("--- the box's log ---\n{}", self.log_text());
         }
     }
+}
+
+/// The process behind a mount, which answers this by itself.
+fn mount_pid(dir: &Path) -> Option<rustix::process::Pid> {
+    let mut value = [0; 16];
+    let n = rustix::fs::getxattr(dir, "system.forebay.pid", &mut value).ok()?;
+    let pid = std::str::from_utf8(&value[..n]).ok()?.trim().parse().ok()?;
+    rustix::process::Pid::from_raw(pid)
 }
 
 /// Both outputs of a command, for messages.
