@@ -7,6 +7,7 @@ mod support;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -221,6 +222,87 @@ fn little_locked_memory() {
     );
     let out = Command::new("bash").args(["-c", &script]).output().unwrap();
     says(&out, 0, &["ready on"]);
+}
+
+/// Makes `io_uring_setup` fail in the command's process, as a hardened kernel does.
+fn without_io_uring(command: &mut Command) {
+    let deny = || {
+        let jump = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter {
+            code: code as u16,
+            jt,
+            jf,
+            k,
+        };
+        let setup = libc::SYS_io_uring_setup as u32;
+        let errno = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+        let mut program = [
+            // The system call's number is the first word of what is filtered.
+            jump(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+            jump(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, setup, 0, 1),
+            jump(libc::BPF_RET | libc::BPF_K, errno, 0, 0),
+            jump(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0),
+        ];
+        let filter = libc::sock_fprog {
+            len: program.len() as u16,
+            filter: program.as_mut_ptr(),
+        };
+        // SAFETY: both calls only read their arguments, which live until they
+        // return, and are allowed between fork and exec.
+        let done = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &filter) == 0
+        };
+        if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: `deny` makes two system calls and allocates nothing.
+    unsafe { command.pre_exec(deny) };
+}
+
+#[test]
+fn io_uring_disabled() {
+    let b = Bench::new();
+    let mut command = Command::new(FOREBAY);
+    command.args(["serve", "-c"]).arg(b.path("forebay.conf"));
+    without_io_uring(&mut command);
+    says(&command.output().unwrap(), 1, &["io_uring", "kernel.io_uring_disabled"]);
+}
+
+#[test]
+fn an_origin_that_is_read_only() {
+    if mounts_missing().is_some() || !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut site = Site::start_on("", |dir| {
+        support::sh(
+            dir,
+            "echo old > origin/old; mount --bind origin origin; mount -o remount,ro,bind origin",
+        );
+    });
+    let m = site.mount("mnt");
+    assert_eq!(fs::read_to_string(m.join("old")).unwrap(), "old\n");
+    let refused = fs::write(m.join("new"), b"x").unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(libc::EROFS));
+    site.umount(&m);
+    site.stop();
+    support::sh(site.dir.path(), "umount origin");
+}
+
+#[test]
+fn a_stale_mount_says_how_to_clear_it() {
+    if mounts_missing().is_some() {
+        return;
+    }
+    let mut site = Site::start("");
+    let m = site.mount("mnt");
+    let pid = support::mount_pid(&m).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let source = format!("{}/main", site.addr);
+    let again = || Command::new(FOREBAY).args(["mount", &source]).arg(&m).output().unwrap();
+    says(&again(), 3, &["stale", "forebay umount"]);
+    site.umount(&m);
+    site.mount("mnt");
+    site.umount(&m);
+    site.stop();
 }
 
 #[test]

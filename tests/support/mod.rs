@@ -238,7 +238,7 @@ impl Drop for Site {
 }
 
 /// The process behind a mount, which answers this by itself.
-fn mount_pid(dir: &Path) -> Option<rustix::process::Pid> {
+pub fn mount_pid(dir: &Path) -> Option<rustix::process::Pid> {
     let mut value = [0; 16];
     let n = rustix::fs::getxattr(dir, "system.forebay.pid", &mut value).ok()?;
     let pid = std::str::from_utf8(&value[..n]).ok()?.trim().parse().ok()?;
