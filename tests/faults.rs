@@ -298,7 +298,7 @@ fn a_stale_mount_says_how_to_clear_it() {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     let source = format!("{}/main", site.addr);
     let again = || Command::new(FOREBAY).args(["mount", &source]).arg(&m).output().unwrap();
-    says(&again(), 3, &["stale", "forebay umount"]);
+    says(&again(), 1, &["stale", "forebay umount"]);
     site.umount(&m);
     site.mount("mnt");
     site.umount(&m);
