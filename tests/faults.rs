@@ -252,7 +252,11 @@ fn without_io_uring(command: &mut Command) {
             libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
                 && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &filter) == 0
         };
-        if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        if done {
+            Ok(())
+        } else {
+            Err(std::io::Error::last_os_error())
+        }
     };
     // SAFETY: `deny` makes two system calls and allocates nothing.
     unsafe { command.pre_exec(deny) };
@@ -264,7 +268,11 @@ fn io_uring_disabled() {
     let mut command = Command::new(FOREBAY);
     command.args(["serve", "-c"]).arg(b.path("forebay.conf"));
     without_io_uring(&mut command);
-    says(&command.output().unwrap(), 1, &["io_uring", "kernel.io_uring_disabled"]);
+    says(
+        &command.output().unwrap(),
+        1,
+        &["io_uring", "kernel.io_uring_disabled"],
+    );
 }
 
 #[test]
@@ -297,7 +305,13 @@ fn a_stale_mount_says_how_to_clear_it() {
     let pid = support::mount_pid(&m).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     let source = format!("{}/main", site.addr);
-    let again = || Command::new(FOREBAY).args(["mount", &source]).arg(&m).output().unwrap();
+    let again = || {
+        Command::new(FOREBAY)
+            .args(["mount", &source])
+            .arg(&m)
+            .output()
+            .unwrap()
+    };
     says(&again(), 1, &["stale", "forebay umount"]);
     site.umount(&m);
     site.mount("mnt");

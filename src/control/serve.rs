@@ -4,7 +4,7 @@ use super::admin::EMBEDDED_DIR;
 use super::cache::{Cache, shard_count};
 use super::cli::{Failure, Serve};
 use super::{door, mounted};
-use crate::base::{ShardId, TargetId};
+use crate::base::{Pool, ShardId, TargetId};
 use crate::conf::{Conf, Shards, TargetConf};
 use crate::flash;
 use crate::origin::posix::Posix;
@@ -162,6 +162,10 @@ struct Running {
     thread: JoinHandle<Result<(), String>>,
 }
 
+/// Buffers of 1 MiB that a shard registers with its ring, where the limit of
+/// locked memory allows it: flash reads and large writes use them.
+const REGISTERED_BUFFERS: u16 = 16;
+
 /// What a shard's thread is started with.
 struct Start {
     options: Options,
@@ -210,6 +214,7 @@ fn prepare(conf: &Conf, cache: &Cache, port: Port, origins: &Origins) -> Result<
         Shards::Auto => Some(usize::from(id.0) * 2),
     };
     options.entries = 1024;
+    options.pool = Pool::with_numbered([512, 128, 32], REGISTERED_BUFFERS);
     options.origins = origins.clone();
     options.log = Log::stderr(Level::Info);
     options.flash =
@@ -254,7 +259,8 @@ fn shard_thread(start: Start, ready: &mpsc::Sender<bool>) -> Result<(), String> 
     } = start;
     let ready_then = ready.clone();
     let ended = reactor::run(options, move |world: Local| async move {
-        let opened = flash::Flash::open(world.clone(), id, &volume).await;
+        let room = flash::Options::fitting(volume.shard_bytes(id), begin.memory);
+        let opened = flash::Flash::open_with(world.clone(), id, &volume, room).await;
         let (flash, _) = opened.map_err(|e| e.to_string())?;
         let shard = shard::start(world, flash, begin).await?;
         // Control may have given up already; then the shard stops by its inbox.

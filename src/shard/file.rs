@@ -34,6 +34,8 @@ pub async fn read<W: World>(call: &Call<'_, W>, op: &op::Read) -> Result<Outgoin
 }
 
 pub async fn write<W: World>(call: &Call<'_, W>, op: &op::Write) -> Result<Outgoing, Errno> {
+    // A client that streams faster than the flash writes waits here.
+    call.shard.flash.throttle().await;
     let empty = Slice::from(Vec::new());
     let bytes = call.incoming.payload.as_ref().unwrap_or(&empty);
     let change = |tx: &mut Tx, inode: &mut Inode| {
