@@ -30,7 +30,7 @@ async fn settle(world: &Local) {
 fn a_dropped_receive_keeps_its_buffer_until_it_is_cancelled() {
     let (a, _b) = UnixStream::pair().expect("a pair");
     let options = Options {
-        pool: Pool::new([1; 3]),
+        pool: Pool::new([2; 3]),
         ..options()
     };
     let main = |world: Local| async move {

@@ -140,9 +140,9 @@ fn an_origin_error_reaches_the_reader_and_is_not_remembered() {
     let bytes = pattern(100_000, 6);
     let bench = Bench::new(6, &bytes, 64, 1 << 20);
     bench.sim.run(async {
-        bench.sim.faults(|f| f.origin_error_one_in = 1);
+        bench.sim.faults(|f| f.origin_read_error_one_in = 1);
         assert!(read(&bench.shard, FID, 0, 4096).await.is_err());
-        bench.sim.faults(|f| f.origin_error_one_in = 0);
+        bench.sim.faults(|f| f.origin_read_error_one_in = 0);
         assert_eq!(bench.read(0, 4096).await, bytes[..4096]);
     });
 }
