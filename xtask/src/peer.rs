@@ -108,6 +108,8 @@ fn start_daemon() -> Result<Option<Child>, String> {
 }
 
 fn remove_volume() {
+    // Stopping the volume alone leaves its proxy daemon running.
+    let _ = gluster(&["volume", "set", VOLUME, "config.gfproxyd", "disable"]);
     let _ = gluster(&["volume", "stop", VOLUME, "force"]);
     let _ = gluster(&["volume", "delete", VOLUME]);
 }
