@@ -382,3 +382,32 @@ fn two_mounts_see_one_file_system() {
     site.umount(&b);
     site.stop();
 }
+
+#[test]
+fn through_means_at_the_origin_and_off_means_read_only() {
+    if mounts_missing().is_some() {
+        return;
+    }
+    let mut site = Site::start("target.main.writeback = through\n");
+    let m = site.mount("mnt");
+    let mut f = File::create(m.join("f")).unwrap();
+    assert!(
+        site.origin().join("f").exists(),
+        "a name is at the origin when it is answered"
+    );
+    f.write_all(b"through").unwrap();
+    f.sync_all().unwrap();
+    assert_eq!(fs::read(site.origin().join("f")).unwrap(), b"through");
+    drop(f);
+    site.umount(&m);
+    site.stop();
+
+    let mut site = Site::start("target.main.writeback = off\n");
+    fs::write(site.origin().join("old"), b"old").unwrap();
+    let m = site.mount("mnt");
+    assert_eq!(fs::read(m.join("old")).unwrap(), b"old");
+    let refused = fs::write(m.join("new"), b"x").unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(libc::EROFS));
+    site.umount(&m);
+    site.stop();
+}

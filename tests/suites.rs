@@ -40,8 +40,8 @@ fn fsx_with_mmap() {
         let weights = "[weights]\nclose_open = 1\nread = 10\nwrite = 10\nmapread = 10\nmapwrite = 10\n\
                        truncate = 5\nfsync = 1\nfdatasync = 1\npunch_hole = 3\ncopy_file_range = 3\n";
         std::fs::write(&conf, format!("flen = 262144\n{weights}")).unwrap();
-        // 200,000 operations in ten runs: fsx lets go only half of its mappings,
-        // and the kernel walks all that are left at every truncation.
+        // 200,000 operations in ten runs: fsx unmaps only half of what it maps,
+        // and every truncation is slower with what is left.
         for seed in 1..=10 {
             let out = Command::new(fsx)
                 .args(["-N", "20000", "-S", &seed.to_string(), "-f"])
