@@ -4,6 +4,11 @@ use clap::Parser;
 use forebay::control::cli::{Cli, Exit};
 use std::process::ExitCode;
 
+/// Each request makes some dozens of small allocations, and glibc's spent a
+/// quarter of a shard's time on them (docs/PERFORMANCE.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -46,39 +46,47 @@ struct Chunk {
     uses: u8,
     /// Without overlap, ascending; offsets within the chunk.
     runs: Vec<(usize, Slice)>,
+    /// Bytes of all runs.
+    bytes: usize,
 }
 
 impl Chunk {
     fn cost(&self) -> usize {
-        OVERHEAD + self.runs.iter().map(|(_, s)| s.len()).sum::<usize>()
+        OVERHEAD + self.bytes
     }
 
     /// Removes `range` from the runs.
     fn cut(&mut self, range: &Range<usize>) {
-        let mut kept = Vec::with_capacity(self.runs.len() + 1);
-        for (at, slice) in self.runs.drain(..) {
-            let end = at + slice.len();
-            if end <= range.start || at >= range.end {
-                kept.push((at, slice));
-                continue;
+        let first = self
+            .runs
+            .partition_point(|(at, s)| at + s.len() <= range.start);
+        let end = self.runs.partition_point(|(at, _)| *at < range.end);
+        if first >= end {
+            return;
+        }
+        let mut kept = Vec::new();
+        for (at, slice) in &self.runs[first..end] {
+            self.bytes -= slice.len();
+            if *at < range.start {
+                kept.push((*at, slice.part(0..range.start - at)));
             }
-            if at < range.start {
-                kept.push((at, slice.part(0..range.start - at)));
-            }
-            if end > range.end {
+            if at + slice.len() > range.end {
                 kept.push((range.end, slice.part(range.end - at..slice.len())));
             }
         }
-        self.runs = kept;
+        self.bytes += kept.iter().map(|(_, s)| s.len()).sum::<usize>();
+        self.runs.splice(first..end, kept);
     }
 
     fn put(&mut self, at: usize, slice: Slice) {
         self.cut(&(at..at + slice.len()));
+        self.bytes += slice.len();
         let place = self.runs.partition_point(|(start, _)| *start < at);
         self.runs.insert(place, (at, slice));
         if self.runs.len() > RUNS_MAX {
             self.join();
-            self.runs.truncate(RUNS_MAX);
+            let over = self.runs.split_off(self.runs.len().min(RUNS_MAX));
+            self.bytes -= over.iter().map(|(_, s)| s.len()).sum::<usize>();
         }
     }
 
@@ -207,6 +215,7 @@ impl Memory {
                 in_main,
                 uses: 0,
                 runs: Vec::new(),
+                bytes: 0,
             };
             self.account(in_main, 0, chunk.cost());
             self.chunks.insert(key, chunk);

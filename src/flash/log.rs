@@ -338,7 +338,7 @@ impl<W: World> State<W> {
         });
     }
 
-    async fn write_zeros(&self, segment: u32) -> Result<(), Errno> {
+    pub async fn write_zeros(&self, segment: u32) -> Result<(), Errno> {
         let zeros = Slice::from(vec![0; ZERO_STEP]);
         let at = self.place(segment, 0)?;
         let end = at + u64::from(self.segment_bytes());

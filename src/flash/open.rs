@@ -341,6 +341,12 @@ impl<W: World> State<W> {
         };
         let spare = spare.ok_or(no_room)?;
         let first = self.applied.get().next();
+        let is_written = self.space.borrow().is_written(segment);
+        if !is_written && !self.device.is_memory() {
+            // A new cache's first: nobody had the time to do it ahead.
+            let zeroed = self.write_zeros(segment).await;
+            zeroed.map_err(|errno| StoreError::Io { at, errno })?;
+        }
         let header = self
             .journal_header(segment, sequence, first, spare)
             .encode();

@@ -134,6 +134,11 @@ impl<W: World, U: Upstream> Session<W, U> {
         });
     }
 
+    /// Requests that the kernel waits for.
+    pub(super) fn unanswered(&self) -> usize {
+        self.unanswered.borrow().len()
+    }
+
     /// Runs `task` and counts it until it ends.
     pub(super) fn spawn(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
         let session = Rc::clone(self);

@@ -6,6 +6,7 @@ use crate::reactor::executor::Executor;
 use crate::reactor::features::Features;
 use crate::reactor::flash::FlashFile;
 use crate::reactor::job::{Descriptor, Job, Kind, Parts};
+use crate::reactor::linger::Linger;
 use crate::reactor::log::Log;
 use crate::reactor::origins::{self, Origins};
 use crate::reactor::port::{Delivery, Mail, Post};
@@ -32,6 +33,7 @@ pub(super) struct Inner {
     pub executor: Executor,
     pub driver: Rc<Driver>,
     pub timers: Rc<Timers>,
+    pub linger: Linger,
     pub post: Post,
     pub flash: Option<FlashFile>,
     pub pool: Pool,

@@ -23,6 +23,7 @@ mod executor;
 mod features;
 pub mod flash;
 mod job;
+mod linger;
 mod local;
 mod log;
 mod oneshot;

@@ -143,6 +143,12 @@ impl Ring {
         });
     }
 
+    /// Is something posted, or done and waiting to be posted by an entry into
+    /// the kernel? No system call.
+    pub fn has_news(&mut self) -> bool {
+        !self.uring.completion().is_empty() || self.uring.submission().taskrun()
+    }
+
     /// Moves all posted completions to `into`.
     pub fn reap(&mut self, into: &mut Vec<Completion>) {
         into.append(&mut self.early);

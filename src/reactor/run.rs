@@ -5,6 +5,7 @@ use crate::reactor::executor::Executor;
 use crate::reactor::features::SetupError;
 use crate::reactor::flash::FlashFile;
 use crate::reactor::job::{Descriptor, Job, Kind};
+use crate::reactor::linger::Linger;
 use crate::reactor::local::{Inner, Local};
 use crate::reactor::log::Log;
 use crate::reactor::origins::Origins;
@@ -12,7 +13,7 @@ use crate::reactor::port::{Port, Post};
 use crate::reactor::random::Random;
 use crate::reactor::ring::Ring;
 use crate::reactor::slots::Driver;
-use crate::reactor::timers::Timers;
+use crate::reactor::timers::{self, Timers};
 use crate::world::Level;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::cell::RefCell;
@@ -116,6 +117,7 @@ fn set_up(options: Options) -> Result<Local, SetupError> {
         executor: Executor::new(remote),
         driver,
         timers: Rc::new(Timers::default()),
+        linger: Linger::default(),
         post: Post::new(options.port),
         flash,
         pool: options.pool,
@@ -166,15 +168,30 @@ impl Inner {
     }
 
     fn sleep(&self) {
-        let remote = self.executor.remote();
-        remote.bell.lie_down();
-        if remote.has_woken() || self.post.has_work() {
-            remote.bell.get_up();
+        if self.linger.is_hopeful() {
+            self.driver.submit_now();
+            let news = || self.driver.has_news() || self.is_called();
+            if self.linger.look(self.timers.next(), news) {
+                self.driver.submit_now();
+                return;
+            }
+        }
+        let bell = &self.executor.remote().bell;
+        bell.lie_down();
+        if self.is_called() {
+            bell.get_up();
             self.driver.submit_now();
             return;
         }
+        let before = timers::now();
         self.driver.submit_and_wait(self.timers.next());
-        remote.bell.get_up();
+        self.linger.slept(timers::now() - before);
+        bell.get_up();
+    }
+
+    /// Has another thread left something?
+    fn is_called(&self) -> bool {
+        self.executor.remote().has_woken() || self.post.has_work()
     }
 }
 

@@ -103,6 +103,11 @@ impl Driver {
         self.ring.borrow_mut().submit_and_wait(timeout);
     }
 
+    /// Would an entry into the kernel, or a look at the ring, find completions?
+    pub fn has_news(&self) -> bool {
+        self.ring.borrow_mut().has_news()
+    }
+
     /// Takes all completions first, and only then wakes who waits for them:
     /// what the woken do sees the whole batch.
     pub fn reap(&self) {

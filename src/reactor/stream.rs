@@ -5,7 +5,7 @@ use crate::reactor::job::{Address, Descriptor, Job, Kind, Parts};
 use crate::reactor::local::Local;
 use crate::reactor::resolve;
 use crate::world::Conn;
-use rustix::net::{self, AddressFamily, Shutdown, SocketFlags, SocketType, sockopt};
+use rustix::net::{self, AddressFamily, SendFlags, Shutdown, SocketFlags, SocketType, sockopt};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -116,6 +116,11 @@ impl Conn for Stream {
             }
         }
         Ok(())
+    }
+
+    fn try_send(&self, bytes: &[u8]) -> usize {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        net::send(&self.socket, bytes, flags).unwrap_or(0)
     }
 
     fn shutdown(&self) {

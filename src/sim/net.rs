@@ -189,6 +189,11 @@ impl Conn for SimConn {
         Ok(())
     }
 
+    /// Nothing, ever: the harder case for whoever sends.
+    fn try_send(&self, _: &[u8]) -> usize {
+        0
+    }
+
     fn shutdown(&self) {
         let pipe = &self.link.pipes[self.side];
         if pipe.shut.replace(true) {

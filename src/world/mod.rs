@@ -20,6 +20,11 @@ pub trait Conn: 'static {
     /// Sends all of `parts`, in order, as few system calls as it takes.
     /// One send at a time is the caller's duty.
     fn send(&self, parts: Vec<Slice>) -> impl Future<Output = Result<(), Errno>>;
+    /// Hands over what the stream takes of `bytes` without waiting, and tells
+    /// how much: short frames leave a turn earlier so, and without an operation
+    /// of their own. 0 also on an error, which the next `send` meets. Not while
+    /// a send is pending.
+    fn try_send(&self, bytes: &[u8]) -> usize;
     fn shutdown(&self);
     /// Who is at the other end, for logs and credential maps.
     fn peer(&self) -> String;

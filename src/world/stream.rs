@@ -15,13 +15,17 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 
-/// Receive buffer of a connection that is quiet, and of one that is busy.
-const QUIET: usize = 4 << 10;
+/// Receive buffer of a connection that is quiet (a write of 4 KiB with its
+/// heads fits), and of one that is busy.
+const QUIET: usize = 8 << 10;
 const BUSY: usize = 64 << 10;
 
 /// Payload parts up to this size are copied next to their heads: cheaper than
 /// an element of the vector.
 const COPY_MAX: usize = 4 << 10;
+
+/// Frames up to this many bytes are sent at once, without an operation.
+const AT_ONCE_MAX: usize = 16 << 10;
 
 /// Most elements and bytes of one send.
 const PARTS_MAX: usize = 256;
@@ -269,8 +273,10 @@ async fn drain<W: World>(world: W, sender: Sender<W::Conn>) {
         // The other tasks of this turn add their frames to the same send.
         world.yield_now().await;
         let mut frames = std::mem::take(&mut *outbox.queue.borrow_mut()).into_iter();
-        while let Some((parts, bytes)) = gather(world.pool(), &mut frames) {
-            if outbox.conn.send(parts).await.is_err() {
+        while let Some(batch) = Batch::of(world.pool(), &mut frames) {
+            let bytes = batch.bytes;
+            let parts = batch.rest(outbox.conn.as_ref(), world.pool());
+            if !parts.is_empty() && outbox.conn.send(parts).await.is_err() {
                 sender.close();
                 return;
             }
@@ -279,36 +285,134 @@ async fn drain<W: World>(world: W, sender: Sender<W::Conn>) {
     }
 }
 
-/// The parts of the next send, small ones copied together, and their bytes.
-fn gather(pool: &Pool, frames: &mut impl Iterator<Item = Frame>) -> Option<(Vec<Slice>, usize)> {
-    let mut parts = Vec::new();
-    let mut run = Vec::new();
-    let mut bytes = 0;
-    for frame in frames {
-        bytes += frame.len();
-        run.extend_from_slice(&frame.bytes);
-        for part in frame.payload {
-            if part.len() <= COPY_MAX {
-                run.extend_from_slice(&part);
-            } else {
-                close_run(pool, &mut run, &mut parts);
-                parts.push(part);
-            }
-        }
-        if bytes >= SEND_MAX || parts.len() >= PARTS_MAX {
-            break;
-        }
-    }
-    close_run(pool, &mut run, &mut parts);
-    (!parts.is_empty()).then_some((parts, bytes))
+/// What one send takes.
+struct Batch {
+    parts: Vec<Slice>,
+    /// Frames and small payloads copied together, after `parts`.
+    run: Vec<u8>,
+    bytes: usize,
 }
 
-fn close_run(pool: &Pool, run: &mut Vec<u8>, parts: &mut Vec<Slice>) {
-    if run.is_empty() {
-        return;
+impl Batch {
+    fn of(pool: &Pool, frames: &mut impl Iterator<Item = Frame>) -> Option<Batch> {
+        let mut batch = Batch {
+            parts: Vec::new(),
+            run: Vec::new(),
+            bytes: 0,
+        };
+        for frame in frames {
+            batch.bytes += frame.len();
+            match batch.run.is_empty() {
+                true => batch.run = frame.bytes,
+                false => batch.run.extend_from_slice(&frame.bytes),
+            }
+            for part in frame.payload {
+                if part.len() <= COPY_MAX {
+                    batch.run.extend_from_slice(&part);
+                } else {
+                    batch.close_run(pool, 0);
+                    batch.parts.push(part);
+                }
+            }
+            if batch.bytes >= SEND_MAX || batch.parts.len() >= PARTS_MAX {
+                break;
+            }
+        }
+        (batch.bytes > 0).then_some(batch)
     }
-    let mut buf = pool.take(run.len());
-    buf.copy_from_slice(run);
-    run.clear();
-    parts.push(buf.freeze());
+
+    /// The parts that are left to send, once the stream took what it takes at once.
+    fn rest(mut self, conn: &impl Conn, pool: &Pool) -> Vec<Slice> {
+        let is_short = self.parts.is_empty() && self.run.len() <= AT_ONCE_MAX;
+        let sent = if is_short {
+            conn.try_send(&self.run)
+        } else {
+            0
+        };
+        self.close_run(pool, sent);
+        self.parts
+    }
+
+    /// Makes a part of the run, without its first `sent` bytes.
+    fn close_run(&mut self, pool: &Pool, sent: usize) {
+        let left = &self.run[sent..];
+        if !left.is_empty() {
+            let mut buf = pool.take(left.len());
+            buf.copy_from_slice(left);
+            self.parts.push(buf.freeze());
+        }
+        self.run.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stream that takes at most so many bytes at once.
+    struct Taking(usize, RefCell<Vec<u8>>);
+
+    impl Conn for Taking {
+        async fn recv(&self, buf: Buf, _: usize) -> (Result<usize, Errno>, Buf) {
+            (Ok(0), buf)
+        }
+        async fn send(&self, _: Vec<Slice>) -> Result<(), Errno> {
+            Ok(())
+        }
+        fn try_send(&self, bytes: &[u8]) -> usize {
+            let n = bytes.len().min(self.0);
+            self.1.borrow_mut().extend_from_slice(&bytes[..n]);
+            n
+        }
+        fn shutdown(&self) {}
+        fn peer(&self) -> String {
+            String::new()
+        }
+    }
+
+    fn frame(fill: u8, payloads: &[usize]) -> Frame {
+        Frame {
+            bytes: vec![fill; 100],
+            payload: payloads
+                .iter()
+                .map(|&len| Slice::from(vec![fill + 100; len]))
+                .collect(),
+        }
+    }
+
+    /// Whatever the stream takes at once, the rest follows, in order and once.
+    #[test]
+    fn what_is_not_taken_at_once_is_sent_after_it() {
+        let pool = Pool::new([4, 4, 4]);
+        let batches: [&[&[usize]]; 5] = [
+            &[&[]],
+            &[&[10], &[]],
+            &[&[COPY_MAX]],
+            &[&[COPY_MAX + 1], &[5]],
+            &[&[3, COPY_MAX + 1, 3], &[], &[AT_ONCE_MAX]],
+        ];
+        for (payloads, takes) in batches
+            .iter()
+            .flat_map(|b| [0, 1, 150, usize::MAX].map(|t| (b, t)))
+        {
+            let frames = || (1..).zip(*payloads).map(|(fill, p)| frame(fill, p));
+            let whole: Vec<u8> = frames()
+                .flat_map(|f| {
+                    let payload: Vec<u8> = f.payload.iter().flat_map(|p| p.to_vec()).collect();
+                    [f.bytes, payload].concat()
+                })
+                .collect();
+            let conn = Taking(takes, RefCell::default());
+            let mut queue = frames();
+            let mut sent = 0;
+            while let Some(batch) = Batch::of(&pool, &mut queue) {
+                sent += batch.bytes;
+                for part in batch.rest(&conn, &pool) {
+                    conn.1.borrow_mut().extend_from_slice(&part);
+                }
+            }
+            assert_eq!(sent, whole.len());
+            assert_eq!(*conn.1.borrow(), whole, "{payloads:?}, {takes} at once");
+        }
+    }
 }

@@ -18,8 +18,14 @@ pub fn run() -> Result<(), String> {
         "warnings",
     ];
     shell::run("cargo", &lints)?;
-    // Release, because the end-to-end suites move gigabytes; overflow checks stay on in it.
-    let tests = ["test", "--release", "--workspace", "--no-fail-fast"];
+    // Optimized, because the end-to-end suites move gigabytes; overflow checks stay on in it.
+    let tests = [
+        "test",
+        "--profile",
+        "checks",
+        "--workspace",
+        "--no-fail-fast",
+    ];
     let env: [(&str, &OsStr); 1] = [("FOREBAY_SUITES", bin.as_os_str())];
     shell::run_in(&shell::root(), "cargo", &tests, &env)?;
     eprintln!("xtask test: all passed in {} s", begun.elapsed().as_secs());
