@@ -8,7 +8,7 @@ use crate::flash::{Flash, Tx};
 use crate::namespace::{Bounds, key};
 use crate::origin::{Limits, OriginOp, OriginReply, Place};
 use crate::record;
-use crate::shard::{Shard, Target, data, writeback};
+use crate::shard::{Shard, Target, contact, data, writeback};
 use crate::world::race::within;
 use crate::world::{Level, World};
 use std::cell::RefCell;
@@ -162,8 +162,7 @@ async fn origin<W: World>(
     id: TargetId,
     op: OriginOp,
 ) -> Result<OriginReply, Errno> {
-    let call = crate::origin::OriginCall { target: id, op };
-    match shard.world.origin(call).await {
+    match contact::call(shard, id, op).await {
         OriginReply::Failed(errno) => Err(errno),
         reply => Ok(reply),
     }
