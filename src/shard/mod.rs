@@ -62,6 +62,8 @@ pub struct Shard<W: World> {
     pub world: W,
     pub flash: Flash<W>,
     pub targets: RefCell<BTreeMap<TargetId, Rc<Target>>>,
+    /// Targets whose origin has not answered for the first time yet.
+    pub starting: RefCell<BTreeMap<TargetId, TargetConf>>,
     pub meta: meta::Meta,
     pub data: data::Data,
     pub writeback: writeback::Writeback,
@@ -93,6 +95,7 @@ impl<W: World> Shard<W> {
             world,
             flash,
             targets: RefCell::default(),
+            starting: RefCell::default(),
             meta: meta::Meta::default(),
             data: data::Data::new(memory_bytes),
             writeback: writeback::Writeback::default(),

@@ -101,6 +101,7 @@ async fn attach<W: World>(
     let known = shard.flash.get(&setting(id)).await.map_err(fault)?;
     let (s, c) = (Rc::clone(shard), conf.clone());
     let Some(bytes) = known else {
+        shard.starting.borrow_mut().insert(id, conf.clone());
         if within(&shard.world, PROBE_WAIT, meet(shard, id, &conf)).await != Some(Ok(())) {
             shard
                 .world
@@ -145,6 +146,7 @@ fn serve<W: World>(
         limits: RefCell::new(Some(record.limits.clone())),
         hash_key: record.hash_key.0.as_slice().try_into().ok()?,
     };
+    shard.starting.borrow_mut().remove(&id);
     shard.targets.borrow_mut().insert(id, Rc::new(target));
     writeback::start_target(shard, id);
     Some(())
