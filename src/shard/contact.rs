@@ -61,6 +61,9 @@ pub struct Contact {
     /// had answered before one, and not synced, it may have forgotten.
     outages: Cell<u64>,
     failures: Cell<u32>,
+    /// Some of them were those of a broken mount, or of a probe: EIO alone may
+    /// be one bad file's, which pauses write-back and says nothing of the rest.
+    broken: Cell<bool>,
     failing_since: Cell<Mono>,
     paused_until: Cell<Mono>,
     /// Somebody asks for another try, whatever was found before.
@@ -88,7 +91,7 @@ impl Contact {
     #[must_use]
     pub fn state(&self, now: Mono) -> OriginState {
         let silence = self.silence(now).unwrap_or_default();
-        let away = self.is_absent() || silence >= AWAY_AFTER;
+        let away = self.is_broken() || silence >= AWAY_AFTER;
         match away {
             true if self.probing.get() => OriginState::Reconnecting,
             true => OriginState::Disconnected,
@@ -101,7 +104,7 @@ impl Contact {
     #[must_use]
     pub fn away(&self, now: Mono) -> Option<Duration> {
         let silence = self.silence(now).filter(|silence| *silence >= AWAY_AFTER);
-        let absent = self.is_absent().then(|| now - self.failing_since.get());
+        let absent = self.is_broken().then(|| now - self.failing_since.get());
         silence.max(absent)
     }
 
@@ -109,6 +112,10 @@ impl Contact {
     #[must_use]
     pub fn is_absent(&self) -> bool {
         self.failures.get() >= ABSENT_AFTER
+    }
+
+    fn is_broken(&self) -> bool {
+        self.is_absent() && self.broken.get()
     }
 
     /// How long calls have been under way without any answer.
@@ -154,6 +161,7 @@ impl Contact {
         self.asked.set(false);
         if !error.is_some_and(|e| e == Errno::EIO || is_broken(e)) {
             self.failures.set(0);
+            self.broken.set(false);
             return;
         }
         if self.failures.get() == 0 {
@@ -161,6 +169,8 @@ impl Contact {
         }
         let failures = self.failures.get().saturating_add(1);
         self.failures.set(failures);
+        let broken = self.broken.get() || error.is_some_and(is_broken);
+        self.broken.set(broken);
         if self.is_absent() {
             let pause = PAUSE_FIRST * 2u32.saturating_pow((failures - ABSENT_AFTER).min(10));
             self.paused_until.set(now + pause.min(PAUSE_MAX));
@@ -404,4 +414,63 @@ async fn probe<W: World>(shard: &Rc<Shard<W>>, target: &Target) -> Result<(), Er
     }
     *target.limits.borrow_mut() = Some(*limits);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: u64) -> Mono {
+        Mono(0) + Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn silence_counts_from_the_last_answer_and_only_under_calls() {
+        let c = Contact::default();
+        assert_eq!(c.state(at(1000)), OriginState::Connected);
+        let (a, b) = (c.begin(at(0)), c.begin(at(3)));
+        assert_eq!(c.state(at(4)), OriginState::Connected);
+        assert_eq!(c.state(at(5)), OriginState::Suspect);
+        assert_eq!(
+            (c.state(at(20)), c.away(at(19))),
+            (OriginState::Disconnected, None)
+        );
+        c.end(b, at(21), Some(Errno::ENOENT));
+        assert_eq!(
+            c.state(at(25)),
+            OriginState::Connected,
+            "an error is an answer"
+        );
+        assert_eq!(c.state(at(26)), OriginState::Suspect);
+        assert_eq!(c.outages(), 1);
+        c.probing.set(true);
+        assert_eq!(c.state(at(60)), OriginState::Reconnecting);
+        assert_eq!(c.away(at(60)), Some(Duration::from_secs(39)));
+        c.end(a, at(61), None);
+        assert_eq!((c.state(at(61)), c.outages()), (OriginState::Connected, 2));
+    }
+
+    #[test]
+    fn a_broken_mount_is_away_and_a_bad_file_is_not() {
+        let c = Contact::default();
+        for n in 0..8 {
+            c.on_end(at(n), Some(Errno::EIO));
+        }
+        assert!(
+            c.is_absent() && c.pause(at(8)).is_some(),
+            "write-back rests"
+        );
+        assert_eq!(
+            (c.state(at(8)), c.away(at(8))),
+            (OriginState::Suspect, None)
+        );
+        c.on_end(at(9), Some(Errno::ENOTCONN));
+        assert_eq!(c.state(at(9)), OriginState::Disconnected);
+        assert_eq!(c.away(at(9)), Some(Duration::from_secs(9)));
+        c.on_end(at(10), Some(Errno::ENOSPC));
+        assert_eq!(
+            (c.state(at(10)), c.away(at(10))),
+            (OriginState::Connected, None)
+        );
+    }
 }
