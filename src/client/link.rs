@@ -78,6 +78,7 @@ impl Refusal {
         match self {
             Refusal::Network(e) => ConnectError::Unreachable(e),
             Refusal::Refused(Errno::ENODEV) => ConnectError::NoTarget,
+            Refusal::Refused(Errno::EAGAIN) => ConnectError::Starting,
             Refusal::Refused(Errno::EPROTO) | Refusal::Protocol(_) => ConnectError::Incompatible,
             Refusal::Refused(e) => ConnectError::Refused(e),
         }
@@ -86,7 +87,8 @@ impl Refusal {
 
 /// The first connection of a client, within its bound.
 pub async fn first<W: World>(import: &Rc<Import<W>>) -> Result<Fresh<W>, ConnectError> {
-    let until = import.world.now() + import.options.first_connect;
+    let began = import.world.now();
+    let mut told = false;
     let mut pause = BACKOFF_FIRST;
     import.enter(State::Connecting);
     loop {
@@ -102,7 +104,23 @@ pub async fn first<W: World>(import: &Rc<Import<W>>) -> Result<Fresh<W>, Connect
                 Err(why) => last = why,
             }
         }
-        if import.world.now() >= until {
+        let waited = import.world.now() - began;
+        let bound = match last {
+            // The box is there and has the target: it is waited for as later
+            // on, for ever unless the user says how long.
+            Refusal::Refused(Errno::EAGAIN) => {
+                if !std::mem::replace(&mut told, true) {
+                    let line = format!(
+                        "target {} is starting: its origin has not answered the box yet; trying on",
+                        import.target
+                    );
+                    import.world.log(Level::Warn, &line);
+                }
+                import.options.deadline
+            }
+            _ => Some(import.options.first_connect),
+        };
+        if bound.is_some_and(|bound| waited >= bound) {
             return Err(last.into_error());
         }
         back_off(import, &mut pause).await;

@@ -26,8 +26,9 @@ pub use ledger::{Counters, State, Transition};
 
 use crate::base::{ClientId, Fid, OpenId, Slice};
 use crate::wire::{ConnectReply, Request};
-use crate::world::World;
+use crate::world::race::within;
 use crate::world::sync::Signal;
+use crate::world::{Level, World};
 use ledger::Ledger;
 use link::Link;
 use std::cell::{Cell, RefCell};
@@ -78,6 +79,8 @@ pub enum ConnectError {
     Unreachable(crate::base::Errno),
     /// The box has no such target.
     NoTarget,
+    /// The box has the target, and has not reached its origin yet.
+    Starting,
     /// Box and client have no protocol in common.
     Incompatible,
     /// The box refused for another reason.
@@ -89,6 +92,7 @@ impl fmt::Display for ConnectError {
         match self {
             ConnectError::Unreachable(e) => write!(f, "no box answers: {e}"),
             ConnectError::NoTarget => write!(f, "the box has no such target"),
+            ConnectError::Starting => write!(f, "the target's origin has not answered the box yet"),
             ConnectError::Incompatible => write!(f, "the box speaks another protocol"),
             ConnectError::Refused(e) => write!(f, "the box refuses: {e}"),
         }
@@ -122,6 +126,10 @@ struct Import<W: World> {
     changed: Signal,
     next_open: Cell<u64>,
 }
+
+/// When a wait for the box's flash is first spoken of, and how often again.
+const SETTLE_SAID: Duration = Duration::from_secs(5);
+const SETTLE_SAID_AGAIN: Duration = Duration::from_secs(60);
 
 impl<W: World> Client<W> {
     /// Connects to `target` on the first of `hosts` ("host:port") that
@@ -183,12 +191,19 @@ impl<W: World> Client<W> {
     }
 
     /// Waits until every call so far is answered and its effect on the box's
-    /// flash (or lost by an eviction, and reported).
+    /// flash (or lost by an eviction, and reported): for ever, saying so, while
+    /// the box is away. [`abort`](Client::abort) ends it.
     pub async fn settle(&self) {
+        let world = &self.0.world;
         self.0.ledger.borrow_mut().want_commit(true);
+        let mut say_at = world.now() + SETTLE_SAID;
         while !self.0.ledger.borrow().is_settled() {
             self.0.pump();
-            self.0.changed.wait().await;
+            let left = say_at - world.now();
+            if within(world, left, self.0.changed.wait()).await.is_none() {
+                self.0.say_unsettled();
+                say_at = world.now() + SETTLE_SAID_AGAIN;
+            }
         }
         self.0.ledger.borrow_mut().want_commit(false);
     }
@@ -281,6 +296,21 @@ impl<W: World> Import<W> {
         for frame in self.ledger.borrow_mut().pump() {
             link.sender.push(frame);
         }
+    }
+
+    fn say_unsettled(&self) {
+        let (c, state) = {
+            let ledger = self.ledger.borrow();
+            (ledger.counters(), ledger.state())
+        };
+        let line = format!(
+            "waiting for the box to have {} requests and {} changes ({} bytes) on its flash; \
+             the connection is {state:?}",
+            c.waiting + c.unanswered,
+            c.retained,
+            c.retained_bytes
+        );
+        self.world.log(Level::Warn, &line);
     }
 
     fn enter(&self, state: State) {

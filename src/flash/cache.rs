@@ -26,6 +26,9 @@ pub(super) struct BlockCache {
     order: VecDeque<PageKey>,
     bytes: usize,
     bytes_max: usize,
+    /// Pages that were looked for.
+    #[cfg(test)]
+    looks: usize,
 }
 
 struct Entry {
@@ -49,10 +52,21 @@ impl BlockCache {
             order: VecDeque::new(),
             bytes: 0,
             bytes_max,
+            #[cfg(test)]
+            looks: 0,
         }
     }
 
+    #[cfg(test)]
+    pub fn looks(&self) -> usize {
+        self.looks
+    }
+
     pub fn find(&mut self, key: PageKey) -> Option<Page> {
+        #[cfg(test)]
+        {
+            self.looks += 1;
+        }
         let entry = self.pages.get_mut(&key)?;
         entry.is_used = true;
         Some(entry.page.clone())

@@ -1,29 +1,43 @@
-//! Range scans: a merge over all sources that runs without an await, so that
-//! its result is one moment's; it starts over when a page was missing.
+//! Range scans, in two steps. The tables never change, so they are merged page
+//! by page, awaiting freely, each page once; then memory is laid over them
+//! without an await, so that the result is one moment's. What moved from memory
+//! to tables meanwhile is seen by the version, and the scan starts over.
+//!
+//! Deleted keys leave entries until compaction drops them, and there may be very
+//! many in a row: passing one costs one step, whatever has to be loaded.
 
-use super::cache::Held;
-use super::index::{Missing, Table};
+use super::cache::{Held, Page};
+use super::index::{Index, Missing, Table, Version};
 use super::state::State;
 use crate::base::Errno;
 use crate::store::block::Block;
+use crate::store::table::TableMeta;
 use crate::world::World;
+use std::collections::VecDeque;
 use std::iter::Peekable;
 use std::ops::Range;
 use std::rc::Rc;
 
 type Pairs = Vec<(Vec<u8>, Rc<[u8]>)>;
-type MemEntries<'a> = Box<dyn Iterator<Item = (&'a Vec<u8>, &'a Option<Rc<[u8]>>)> + 'a>;
+type MemEntry<'a> = (&'a Vec<u8>, &'a Option<Rc<[u8]>>);
 
-/// One sorted run of entries; the sources of a scan are ordered newest first.
-enum Source<'a> {
-    Memory(Peekable<MemEntries<'a>>),
-    Tables(Chain<'a>),
+/// Entries passed before other tasks of the thread get a turn.
+const TURN: usize = 4096;
+
+/// Live pairs of the tables, in order.
+struct Gathered {
+    pairs: Pairs,
+    /// Where the next one is; `None`: these are all of the range.
+    rest: Option<Vec<u8>>,
 }
 
-/// Tables that follow one another without overlap.
-struct Chain<'a> {
-    tables: &'a [Table],
-    block: Option<(usize, Rc<Block>)>,
+/// Tables that follow one another without overlap, and the place in them.
+struct Run {
+    tables: VecDeque<Table>,
+    /// Of the first table.
+    meta: Option<Rc<TableMeta>>,
+    block: Option<Rc<Block>>,
+    next_block: usize,
     entry: usize,
 }
 
@@ -33,151 +47,205 @@ impl<W: World> State<W> {
         range: &Range<Vec<u8>>,
         limit: usize,
     ) -> Result<Pairs, Errno> {
-        let mut held = Held::new();
+        let mut wanted = limit;
         loop {
-            let missing = match self.scan_memory(range, limit, &held) {
-                Ok(pairs) => return Ok(pairs),
-                Err(missing) => missing,
-            };
-            let page = self.load(&missing).await?;
-            held.insert((missing.table.id, missing.page), page);
+            let version = Rc::clone(&self.index.borrow().version);
+            let gathered = self.gather(&version, range, wanted).await?;
+            // No await from here on.
+            let index = self.index.borrow();
+            if !Rc::ptr_eq(&index.version, &version) {
+                continue;
+            }
+            match overlay(&index, range, limit, gathered) {
+                Some(pairs) => return Ok(pairs),
+                // Memory deletes so many of them that others must fill up.
+                None => wanted = wanted.saturating_mul(2),
+            }
         }
     }
 
-    fn scan_memory(
-        &self,
+    /// The first `wanted` live pairs of the tables in the range.
+    async fn gather(
+        self: &Rc<Self>,
+        version: &Version,
         range: &Range<Vec<u8>>,
-        limit: usize,
-        held: &Held,
-    ) -> Result<Pairs, Missing> {
-        let index = self.index.borrow();
-        let span = range.start.as_slice()..range.end.as_slice();
-        let mut sources = vec![memory(Box::new(index.active.range(span.clone())))];
-        if let Some(frozen) = &index.frozen {
-            sources.push(memory(Box::new(frozen.range(span))));
+        wanted: usize,
+    ) -> Result<Gathered, Errno> {
+        let mut runs = runs_of(version, range);
+        for run in &mut runs {
+            self.seek(run, &range.start).await?;
         }
-        for (i, level) in index.version.levels.iter().enumerate() {
-            let runs = if i == 0 {
-                level.chunks(1)
-            } else {
-                level.chunks(level.len().max(1))
-            };
-            for tables in runs {
-                let mut chain = Chain {
-                    tables,
-                    block: None,
-                    entry: 0,
-                };
-                chain.seek(self, &range.start, held)?;
-                sources.push(Source::Tables(chain));
-            }
-        }
-        let mut out = Vec::new();
-        while out.len() < limit {
-            let Some(key) = smallest(&mut sources).filter(|k| *k < range.end) else {
+        let mut pairs = Pairs::new();
+        for passed in 1usize.. {
+            let first = smallest(&runs).filter(|at| *at < range.end.as_slice());
+            let Some(key) = first.map(<[u8]>::to_vec) else {
                 break;
             };
-            let mut value = None;
-            for source in &mut sources {
+            if pairs.len() >= wanted {
+                let rest = Some(key);
+                return Ok(Gathered { pairs, rest });
+            }
+            let mut newest = None;
+            for run in &mut runs {
                 // The newest source that has the key decides; all move past it.
-                if source.key().is_some_and(|k| k == key) {
-                    let found = source.value();
-                    value = value.or(Some(found));
-                    source.advance(self, held)?;
-                }
+                let Some((_, value)) = run.current().filter(|(at, _)| *at == key) else {
+                    continue;
+                };
+                newest = newest.or_else(|| Some(value.map(Rc::from)));
+                run.entry += 1;
+                self.settle(run).await?;
             }
-            if let Some(Some(value)) = value {
-                out.push((key, value));
+            if let Some(Some(value)) = newest {
+                pairs.push((key, value));
             }
-        }
-        Ok(out)
-    }
-}
-
-fn memory(entries: MemEntries<'_>) -> Source<'_> {
-    Source::Memory(entries.peekable())
-}
-
-fn smallest(sources: &mut [Source<'_>]) -> Option<Vec<u8>> {
-    sources
-        .iter_mut()
-        .filter_map(Source::key)
-        .min()
-        .map(<[u8]>::to_vec)
-}
-
-impl Source<'_> {
-    fn key(&mut self) -> Option<&[u8]> {
-        match self {
-            Source::Memory(entries) => entries.peek().map(|(key, _)| key.as_slice()),
-            Source::Tables(chain) => chain.current().map(|(key, _)| key),
-        }
-    }
-    fn value(&mut self) -> Option<Rc<[u8]>> {
-        match self {
-            Source::Memory(entries) => entries.peek().and_then(|(_, value)| (*value).clone()),
-            Source::Tables(chain) => chain.current().and_then(|(_, value)| value.map(Rc::from)),
-        }
-    }
-    fn advance<W: World>(&mut self, state: &State<W>, held: &Held) -> Result<(), Missing> {
-        match self {
-            Source::Memory(entries) => {
-                entries.next();
-                Ok(())
-            }
-            Source::Tables(chain) => {
-                chain.entry += 1;
-                chain.settle(state, held)
+            if passed.is_multiple_of(TURN) {
+                self.world.yield_now().await;
             }
         }
-    }
-}
-
-impl Chain<'_> {
-    fn current(&self) -> Option<(&[u8], Option<&[u8]>)> {
-        self.block
-            .as_ref()
-            .map(|(_, block)| block.entry(self.entry))
+        Ok(Gathered { pairs, rest: None })
     }
 
     /// Goes to the first entry that is not before `key`.
-    fn seek<W: World>(&mut self, state: &State<W>, key: &[u8], held: &Held) -> Result<(), Missing> {
-        let skip = self.tables.partition_point(|t| t.last.0.as_slice() < key);
-        self.tables = &self.tables[skip..];
-        let Some(table) = self.tables.first() else {
+    async fn seek(self: &Rc<Self>, run: &mut Run, key: &[u8]) -> Result<(), Errno> {
+        let Some(meta) = self.meta_of(run).await? else {
             return Ok(());
         };
-        let i = state.meta(table, held)?.block_of(key).unwrap_or(0);
-        let block = state.block(table, i, held)?;
-        self.entry = block.lower_bound(key);
-        self.block = Some((i, block));
-        self.settle(state, held)
+        run.next_block = meta.block_of(key).unwrap_or(0);
+        self.settle(run).await?;
+        if let Some(block) = &run.block {
+            run.entry = block.lower_bound(key);
+        }
+        self.settle(run).await
     }
 
     /// Goes on to the next block or table where the present one is used up.
-    fn settle<W: World>(&mut self, state: &State<W>, held: &Held) -> Result<(), Missing> {
-        while let Some((i, block)) = &self.block {
-            if self.entry < block.len() {
-                return Ok(());
-            }
-            let Some(table) = self.tables.first() else {
-                self.block = None;
+    async fn settle(self: &Rc<Self>, run: &mut Run) -> Result<(), Errno> {
+        while run.block.as_ref().is_none_or(|b| run.entry >= b.len()) {
+            run.block = None;
+            run.entry = 0;
+            let Some(meta) = self.meta_of(run).await? else {
                 return Ok(());
             };
-            let mut next = i + 1;
-            let mut table = table;
-            if next >= state.meta(table, held)?.blocks.len() {
-                self.tables = &self.tables[1..];
-                let Some(following) = self.tables.first() else {
-                    self.block = None;
-                    return Ok(());
-                };
-                (table, next) = (following, 0);
-                state.meta(table, held)?;
+            if run.next_block >= meta.blocks.len() {
+                run.tables.pop_front();
+                (run.meta, run.next_block) = (None, 0);
+                continue;
             }
-            self.block = Some((next, state.block(table, next, held)?));
-            self.entry = 0;
+            let Some(table) = run.tables.front() else {
+                return Ok(());
+            };
+            run.block = Some(match self.block(table, run.next_block, &Held::new()) {
+                Ok(block) => block,
+                Err(missing) => match self.load(&missing).await? {
+                    Page::Block(block) => block,
+                    Page::Meta(_) => return Err(Errno::EIO),
+                },
+            });
+            run.next_block += 1;
         }
         Ok(())
     }
+
+    /// The meta part of the run's first table; `None` at the run's end.
+    async fn meta_of(self: &Rc<Self>, run: &mut Run) -> Result<Option<Rc<TableMeta>>, Errno> {
+        let Some(table) = run.tables.front() else {
+            return Ok(None);
+        };
+        if run.meta.is_none() {
+            run.meta = Some(match self.meta(table, &Held::new()) {
+                Ok(meta) => meta,
+                Err(missing) => self.load_missing_meta(&missing).await?,
+            });
+        }
+        Ok(run.meta.clone())
+    }
+
+    async fn load_missing_meta(self: &Rc<Self>, missing: &Missing) -> Result<Rc<TableMeta>, Errno> {
+        match self.load(missing).await? {
+            Page::Meta(meta) => Ok(meta),
+            Page::Block(_) => Err(Errno::EIO),
+        }
+    }
+}
+
+/// The sorted runs that may hold keys of the range, newest first.
+fn runs_of(version: &Version, range: &Range<Vec<u8>>) -> Vec<Run> {
+    let mut runs = Vec::new();
+    for (i, level) in version.levels.iter().enumerate() {
+        let size = if i == 0 { 1 } else { level.len().max(1) };
+        for tables in level.chunks(size) {
+            let within = |t: &&Table| t.last.0 >= range.start && t.first.0 < range.end;
+            let tables: VecDeque<Table> = tables.iter().filter(within).cloned().collect();
+            if !tables.is_empty() {
+                runs.push(Run {
+                    tables,
+                    meta: None,
+                    block: None,
+                    next_block: 0,
+                    entry: 0,
+                });
+            }
+        }
+    }
+    runs
+}
+
+fn smallest(runs: &[Run]) -> Option<&[u8]> {
+    let keys = runs
+        .iter()
+        .filter_map(|run| run.current().map(|(key, _)| key));
+    keys.min()
+}
+
+impl Run {
+    fn current(&self) -> Option<(&[u8], Option<&[u8]>)> {
+        let block = self.block.as_ref().filter(|b| self.entry < b.len())?;
+        Some(block.entry(self.entry))
+    }
+}
+
+/// What memory knows laid over what the tables hold: the first `limit` live
+/// pairs. `None`: more of the tables is needed to have so many.
+fn overlay(
+    index: &Index,
+    range: &Range<Vec<u8>>,
+    limit: usize,
+    gathered: Gathered,
+) -> Option<Pairs> {
+    let Gathered { pairs, rest } = gathered;
+    let end = rest.as_ref().unwrap_or(&range.end);
+    let span = || range.start.as_slice()..end.as_slice();
+    let mut active = index.active.range(span()).peekable();
+    let frozen = index.frozen.iter().flat_map(|m| m.range(span()));
+    let mut frozen = frozen.peekable();
+    let mut pairs = pairs.into_iter().peekable();
+    let mut out = Pairs::new();
+    while out.len() < limit {
+        let keys = [
+            active.peek().map(|(key, _)| *key),
+            frozen.peek().map(|(key, _)| *key),
+            pairs.peek().map(|(key, _)| key),
+        ];
+        let Some(key) = keys.into_iter().flatten().min().cloned() else {
+            break;
+        };
+        let newest = entry_at(&mut active, &key);
+        let older = entry_at(&mut frozen, &key);
+        let stored = pairs.next_if(|(at, _)| *at == key);
+        let value = newest
+            .or(older)
+            .unwrap_or_else(|| stored.map(|(_, value)| value));
+        if let Some(value) = value {
+            out.push((key, value));
+        }
+    }
+    (out.len() == limit || rest.is_none()).then_some(out)
+}
+
+/// What the source says of the key, and goes past it.
+fn entry_at<'a>(
+    source: &mut Peekable<impl Iterator<Item = MemEntry<'a>>>,
+    key: &Vec<u8>,
+) -> Option<Option<Rc<[u8]>>> {
+    source.next_if(|(at, _)| *at == key).map(|(_, v)| v.clone())
 }

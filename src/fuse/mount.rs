@@ -275,7 +275,7 @@ async fn connect(local: &Local, plan: &Plan) -> Result<Client<Local>, Fault> {
         .await
         .map_err(|e| match e {
             client::ConnectError::NoTarget => Fault::failed(format!(
-                "the box has no target \"{target}\": `forebay targets` on the box lists them"
+                "the box has no target \"{target}\": `forebay status` on the box lists them"
             )),
             e => Fault::failed(format!(
                 "{}: {e}: is the box running, and is this its address?",

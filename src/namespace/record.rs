@@ -60,6 +60,8 @@ pub mod flag {
     /// Directory whose origin does not count subdirectories in `nlink`: the
     /// count here is that of the subdirectories known here.
     pub const COUNTS_LINKS: u32 = 1024;
+    /// File with further names at the origin under [`key::aliases`](super::super::key::aliases).
+    pub const ALIASES: u32 = 2048;
 }
 
 record! {

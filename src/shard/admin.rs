@@ -33,6 +33,10 @@ fn status<W: World>(shard: &Rc<Shard<W>>) -> Value {
         .borrow()
         .values()
         .map(|t| target(shard, t.id))
+        .chain(shard.starting.borrow().values().map(|conf| {
+            let origin = conf.origin.display().to_string();
+            json!({ "target": conf.name, "origin": origin, "state": "starting" })
+        }))
         .collect();
     let clients = shard.sessions.clients().into_iter().map(|c| {
         json!({

@@ -4,7 +4,7 @@ use super::meta::{self, Call};
 use super::{Incoming, Outgoing, Shard, file, session::Export};
 use crate::base::{Errno, Fid, Lsn, Transno};
 use crate::conf::Writeback;
-use crate::shard::writeback;
+use crate::shard::{contact, writeback};
 use crate::wire::op::Empty;
 use crate::wire::{Reply, Request};
 use crate::world::World;
@@ -47,12 +47,58 @@ async fn attempt<W: World>(call: &Call<'_, W>) -> Result<Outgoing, Errno> {
     if let Some(fid) = subject(&call.incoming.request) {
         call.check_fid(fid)?;
     }
+    is_admitted(call)?;
     let out = handle(call).await?;
     if out.transno > Transno(0) && is_on_names(&call.incoming.request) {
         through(call, None).await?;
     }
     Ok(out)
 }
+
+/// While the origin is away its policy says whether more may be owed to it.
+/// A replay was accepted before, and is no more.
+fn is_admitted<W: World>(call: &Call<'_, W>) -> Result<(), Errno> {
+    let is_replay = call.incoming.head.transno > Transno(0);
+    if is_replay || !is_change(&call.incoming.request) {
+        return Ok(());
+    }
+    contact::refuses_changes(call.shard, &call.target).map_or(Ok(()), Err)
+}
+
+fn is_change(request: &Request) -> bool {
+    match request {
+        Request::Setattr(_)
+        | Request::Create(_)
+        | Request::Link(_)
+        | Request::Unlink(_)
+        | Request::Rename(_)
+        | Request::XattrSet(_)
+        | Request::XattrRemove(_)
+        | Request::Write(_)
+        | Request::Fallocate(_)
+        | Request::CopyRange(_) => true,
+        Request::Open(op) => op.flags & TRUNC != 0,
+        Request::Lookup(_)
+        | Request::Getattr(_)
+        | Request::Readlink(_)
+        | Request::Readdir(_)
+        | Request::Close(_)
+        | Request::Statfs(_)
+        | Request::XattrGet(_)
+        | Request::XattrList(_)
+        | Request::Read(_)
+        | Request::Fsync(_)
+        | Request::Seek(_)
+        | Request::Reopen(_)
+        | Request::Ping(_)
+        | Request::Disconnect(_)
+        | Request::DeclareCred(_)
+        | Request::ReplayDone(_)
+        | Request::Abandon(_) => false,
+    }
+}
+
+const TRUNC: u32 = libc::O_TRUNC as u32;
 
 async fn handle<W: World>(call: &Call<'_, W>) -> Result<Outgoing, Errno> {
     match &call.incoming.request {
@@ -77,6 +123,8 @@ async fn handle<W: World>(call: &Call<'_, W>) -> Result<Outgoing, Errno> {
         Request::Fsync(op) => {
             call.shard.flash.commit(call.shard.applied.get()).await?;
             through(call, Some(op.fid)).await?;
+            let failure = writeback::take_failure(call.shard, call.target.id, op.fid);
+            failure.map_or(Ok(()), Err)?;
             Ok(done())
         }
         Request::Fallocate(op) => file::fallocate(call, op).await,

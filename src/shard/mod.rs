@@ -44,6 +44,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 mod admin;
+mod contact;
 pub mod data;
 pub mod dispatch;
 mod file;
@@ -52,6 +53,7 @@ mod run;
 pub mod session;
 pub mod writeback;
 
+pub use contact::OriginState;
 pub use run::{Begin, run, start};
 
 /// One shard. Shared by its tasks as `Rc<Shard<W>>`.
@@ -60,9 +62,12 @@ pub struct Shard<W: World> {
     pub world: W,
     pub flash: Flash<W>,
     pub targets: RefCell<BTreeMap<TargetId, Rc<Target>>>,
+    /// Targets whose origin has not answered for the first time yet.
+    pub starting: RefCell<BTreeMap<TargetId, TargetConf>>,
     pub meta: meta::Meta,
     pub data: data::Data,
     pub writeback: writeback::Writeback,
+    pub contacts: contact::Contacts,
     pub sessions: session::Sessions,
     /// The last transno given out.
     pub transno: Cell<Transno>,
@@ -90,9 +95,11 @@ impl<W: World> Shard<W> {
             world,
             flash,
             targets: RefCell::default(),
+            starting: RefCell::default(),
             meta: meta::Meta::default(),
             data: data::Data::new(memory_bytes),
             writeback: writeback::Writeback::default(),
+            contacts: contact::Contacts::default(),
             sessions: session::Sessions::default(),
             applied: Cell::new(Lsn(0)),
         }

@@ -1,9 +1,11 @@
 //! The index as random operations against a `BTreeMap`.
 
-use super::{Tx, fresh, open};
-use crate::flash::{Flash, Peek};
+use super::{SEGMENT, Tx, fresh, open, options};
+use crate::base::{BoxId, ShardId};
+use crate::flash::{Flash, Options, Peek, device};
 use crate::sim::Sim;
 use crate::sim::SimWorld;
+use crate::store::FormatOptions;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -172,5 +174,62 @@ fn many_levels_keep_the_newest_value() {
             let got = flash.get(&key(n)).await.expect("sound").map(|v| v.to_vec());
             assert_eq!(got.as_ref(), oracle.get(&key(n)));
         }
+    });
+}
+
+/// Passing deleted keys loads each page once and looks at none again, however
+/// many there are and however small the cache is.
+#[test]
+fn a_scan_passes_deleted_keys_in_one_go() {
+    const KEYS: u32 = 100_000;
+    const ROOMY: u64 = 256 << 20;
+    let key = |n: u32| format!("gone {n:08}").into_bytes();
+    let sim = Sim::new(4);
+    let world = sim.world("box");
+    sim.run(async {
+        // Room for all of it, and a cache for a few pages.
+        let mut plan = FormatOptions::new(ROOMY, 1, BoxId(5));
+        plan.segment_bytes = Some(SEGMENT);
+        let mut volume = device::format(&world, &plan).await.expect("formatted");
+        device::claim(&world, &mut volume).await.expect("claimed");
+        let options = Options {
+            memtable_bytes: 128 << 10,
+            journal_bytes: 8 << 20,
+            ..options()
+        };
+        let opened = Flash::open_with(world.clone(), ShardId(0), &volume, options).await;
+        let (flash, _) = opened.expect("just formatted");
+        for delete in [false, true] {
+            for first in (0..KEYS).step_by(200) {
+                let mut tx = Tx::default();
+                for n in first..first + 200 {
+                    match delete {
+                        false => tx.put(key(n), n.to_be_bytes().to_vec()),
+                        true => tx.delete(key(n)),
+                    }
+                }
+                flash.apply(tx).expect("there is room");
+                flash.throttle().await;
+                flash.commit(flash.applied()).await.expect("sound");
+            }
+        }
+        let mut last = Tx::default();
+        last.put(key(KEYS), b"here".to_vec());
+        flash.apply(last).expect("there is room");
+        flash.checkpoint().await.expect("there is room");
+        flash.0.cache.borrow_mut().clear();
+        let version = std::rc::Rc::clone(&flash.0.index.borrow().version);
+        let mut pages = 0;
+        for table in version.levels.iter().flatten() {
+            pages += 1 + flash.0.load_meta(table).await.expect("sound").blocks.len();
+        }
+        let looks = flash.0.cache.borrow().looks();
+        let found = flash.scan(key(0)..key(KEYS + 1), 1).await.expect("sound");
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].0, key(KEYS));
+        // Each page is looked for once, and its table's meta when it is loaded.
+        let looks = flash.0.cache.borrow().looks() - looks;
+        assert!(looks <= 2 * pages, "{looks} looks at {pages} pages");
+        assert!(pages > 100, "{pages} pages");
     });
 }

@@ -7,13 +7,13 @@ use super::read::keep;
 use super::records::{piece_of, pieces};
 use super::{Shard, Tx};
 use crate::base::Codec;
-use crate::base::{Buf, Errno, Fid, Slice};
+use crate::base::{Buf, Errno, Fid, Slice, TargetId};
 use crate::cache::{Extent, What};
 use crate::conf::Authority;
 use crate::flash::Peek;
 use crate::namespace::{Inode, key};
-use crate::origin::{OriginCall, OriginOp, OriginReply};
-use crate::shard::writeback;
+use crate::origin::{OriginOp, OriginReply, Place};
+use crate::shard::{contact, writeback};
 use crate::world::sync::Promise;
 use crate::world::{Level, World};
 use std::ops::Range;
@@ -21,6 +21,9 @@ use std::rc::Rc;
 
 /// Unit of reads from the origin and of read-ahead.
 pub(super) const CHUNK: u64 = 1 << 20;
+
+/// How often a file is looked for at the origin, for one read.
+const LOCATE_MAX: u32 = 3;
 
 /// A fetch under way.
 pub(super) type Fetch = Promise<Result<Rc<Fetched>, Errno>>;
@@ -113,24 +116,9 @@ async fn ask<W: World>(
     let mut end = range.start;
     if len > 0 {
         let _permit = shard.data.0.fetches.acquire().await;
-        let target = shard.target_of(fid)?;
-        let file = writeback::place(shard, fid).await?;
-        let (offset, op_buf) = (range.start, buf);
-        let op = OriginOp::Read {
-            file,
-            offset,
-            buf: op_buf,
-        };
-        let call = OriginCall {
-            target: target.id,
-            op,
-        };
-        let got;
-        (got, buf) = match shard.world.origin(call).await {
-            OriginReply::Read { result, buf } => (result?.min(len), buf),
-            OriginReply::Failed(errno) => return Err(errno),
-            _ => return Err(Errno::EIO),
-        };
+        let (got, back) = from_origin(shard, fid, range.start, buf).await?;
+        buf = back;
+        let got = got.min(len);
         zero_from(&mut buf, got, len);
         end += got as u64;
         if got < len {
@@ -144,6 +132,54 @@ async fn ask<W: World>(
         end,
         watch,
     }))
+}
+
+/// Reads at the origin. A file that is not where it was looked for may only be
+/// on its way there, or its descriptor may have outlived the origin's restart:
+/// it is located anew, a few times.
+async fn from_origin<W: World>(
+    shard: &Rc<Shard<W>>,
+    fid: Fid,
+    offset: u64,
+    mut buf: Buf,
+) -> Result<(usize, Buf), Errno> {
+    let target = shard.target_of(fid)?.id;
+    let mut file = writeback::place(shard, fid).await?;
+    for attempt in 1.. {
+        let place = file.clone();
+        let op = OriginOp::Read {
+            file: place,
+            offset,
+            buf,
+        };
+        let (errno, back) = match contact::call(shard, target, op).await {
+            OriginReply::Read { result, buf } => match result {
+                Ok(got) => return Ok((got, buf)),
+                Err(errno) => (errno, buf),
+            },
+            OriginReply::Failed(errno) => return Err(errno),
+            _ => return Err(Errno::EIO),
+        };
+        buf = back;
+        if !matches!(errno, Errno::ESTALE | Errno::ENOENT) || attempt == LOCATE_MAX {
+            return Err(errno);
+        }
+        file = located_anew(shard, target, fid, file).await?;
+    }
+    Err(Errno::ESTALE)
+}
+
+async fn located_anew<W: World>(
+    shard: &Rc<Shard<W>>,
+    target: TargetId,
+    fid: Fid,
+    before: Place,
+) -> Result<Place, Errno> {
+    if let Some(identity) = before.identity {
+        contact::call(shard, target, OriginOp::Forget { identity }).await;
+    }
+    writeback::settled(shard, target).await;
+    writeback::place(shard, fid).await
 }
 
 fn zero_from(buf: &mut Buf, from: usize, len: usize) {

@@ -6,7 +6,7 @@ use super::file::{File, Watch, present};
 use super::read::{Plan, run};
 use super::{Shard, Tx};
 use crate::base::{Errno, Fid, Slice};
-use crate::cache::ExtentMap;
+use crate::cache::{ExtentMap, What};
 use crate::namespace::Inode;
 use crate::namespace::record::flag;
 use crate::world::World;
@@ -61,6 +61,15 @@ pub async fn dirty_parts<W: World>(shard: &Rc<Shard<W>>, fid: Fid) -> Result<Flu
         watch: file.watch(),
         _file: file,
     })
+}
+
+/// Whether the origin never had any of the file's bytes for certain: all that it
+/// has are dirty, and it lacks none.
+pub async fn is_all_dirty<W: World>(shard: &Rc<Shard<W>>, fid: Fid) -> Result<bool, Errno> {
+    let (file, inode) = present(shard, fid).await?;
+    let map = file.map.borrow();
+    let mut segments = map.lookup(0..inode.attr.size, inode.origin_size);
+    Ok(map.iter().all(|(_, e)| e.is_dirty()) && segments.all(|s| s.what != What::Absent))
 }
 
 /// The parts of the first `most` dirty extents, and where the next one begins.

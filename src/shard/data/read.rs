@@ -13,6 +13,7 @@ use crate::base::limits::BLOCK;
 use crate::base::{Buf, Errno, Fid, Slice};
 use crate::cache::{Piece, What};
 use crate::namespace::Inode;
+use crate::shard::contact;
 use crate::world::sync::Promise;
 use crate::world::{Level, World};
 use std::ops::Range;
@@ -49,11 +50,15 @@ pub async fn read<W: World>(
             Vec::new()
         };
         if !plan.absent.is_empty() {
+            let target = shard.target_of(fid)?;
+            if let Some(errno) = contact::refuses_misses(shard, &target) {
+                return Err(errno);
+            }
             let chunks = fetch::chunks_of(&plan.absent);
             let fetches = chunks.map(|c| fetch::start(shard, &file, &inode, c));
             let fetches: Vec<_> = fetches.collect();
             for fetch in fetches {
-                fetched.push(fetch.get().await?);
+                fetched.push(contact::unless_away(shard, &target, fetch.get()).await??);
             }
         } else if !loads.is_empty() {
             for load in loads {

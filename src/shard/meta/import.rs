@@ -8,8 +8,9 @@ use crate::flash::{Peek, Tx};
 use crate::namespace::entry::{self, Known};
 use crate::namespace::record::flag;
 use crate::namespace::{Dirent, Draft, Inode, Need, Observed, Stop, View, key, xattr};
-use crate::origin::{Found, OriginCall, OriginOp, OriginReply, is_reserved};
-use crate::shard::{Shard, Target, writeback};
+use crate::origin::{Found, OriginOp, OriginReply, is_reserved};
+use crate::shard::writeback::Aliases;
+use crate::shard::{Shard, Target, contact, writeback};
 use crate::world::{Level, World};
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -32,6 +33,7 @@ pub async fn name<W: World>(
     let question = Question::Name(dir, name.clone());
     ask(
         shard,
+        target,
         question,
         Box::pin(async move {
             let place = writeback::place(&s, dir).await?;
@@ -58,6 +60,7 @@ pub async fn listing<W: World>(
     let (s, t) = (Rc::clone(shard), Rc::clone(target));
     ask(
         shard,
+        target,
         Question::Listing(dir),
         Box::pin(async move {
             let place = writeback::place(&s, dir).await?;
@@ -100,6 +103,7 @@ pub async fn xattrs<W: World>(
     let (s, t) = (Rc::clone(shard), Rc::clone(target));
     ask(
         shard,
+        target,
         Question::Xattrs(fid),
         Box::pin(async move {
             let values = fetch_xattrs(&s, &t, fid).await?;
@@ -158,26 +162,27 @@ pub async fn call<W: World>(
     target: &Target,
     op: OriginOp,
 ) -> Result<OriginReply, Errno> {
-    let call = OriginCall {
-        target: target.id,
-        op,
-    };
-    match shard.world.origin(call).await {
+    match contact::call(shard, target.id, op).await {
         OriginReply::Failed(errno) => Err(errno),
         reply => Ok(reply),
     }
 }
 
 /// Joins the same question if it is being asked, else asks it in a task of its
-/// own, so that no client's leaving takes the answer from the others.
+/// own, so that no client's leaving takes the answer from the others, and nor
+/// does the patience of those that may not wait for an origin that is away.
 async fn ask<W: World>(
     shard: &Rc<Shard<W>>,
+    target: &Rc<Target>,
     question: Question,
     work: Pin<Box<dyn Future<Output = Answer>>>,
 ) -> Answer {
     let asked = shard.meta.asked.borrow().get(&question).cloned();
     if let Some(promise) = asked {
-        return promise.get().await;
+        return contact::unless_away(shard, target, promise.get()).await?;
+    }
+    if let Some(errno) = contact::refuses_misses(shard, target) {
+        return Err(errno);
     }
     let promise = crate::world::sync::Promise::default();
     let waited = promise.clone();
@@ -192,7 +197,7 @@ async fn ask<W: World>(
         s.meta.asked.borrow_mut().remove(&question);
         p.set(answer);
     });
-    promise.get().await
+    contact::unless_away(shard, target, promise.get()).await?
 }
 
 /// Adds what the origin shows in a directory, where nothing is known here.
@@ -216,6 +221,7 @@ async fn admit<W: World>(
             draft: Draft::new(view),
             dir: (dir, inode),
             known: BTreeMap::new(),
+            aliases: BTreeMap::new(),
             tx: Tx::default(),
         };
         for (name, found) in found {
@@ -242,6 +248,8 @@ struct Admission<'a, W: World> {
     dir: (Fid, Inode),
     /// Identities that this transaction made known (hard links in one listing).
     known: BTreeMap<Identity, Fid>,
+    /// Further names of files, as this transaction leaves them.
+    aliases: BTreeMap<Fid, Aliases>,
     tx: Tx,
 }
 
@@ -259,7 +267,9 @@ impl<W: World> Admission<'_, W> {
         let dir = *dir;
         let (fid, ino) = match self.identified(&found.identity)? {
             None => self.birth(dir, name, found)?,
-            Some((fid, inode)) if inode.attr.nlink > 0 && !is_dir => (fid, inode.attr.ino),
+            Some((fid, inode)) if inode.attr.nlink > 0 && !is_dir => {
+                self.also_named(fid, inode, name)?
+            }
             Some((fid, _)) => {
                 // Moved at the origin behind the box's back, or on its way out.
                 let line = format!("{name} in {dir} is {fid}, which has its place: left out");
@@ -294,6 +304,32 @@ impl<W: World> Admission<'_, W> {
             }
         };
         Ok(self.draft.inode(fid)?.map(|inode| (fid, inode)))
+    }
+
+    /// A further name of a file that is known: its way to the origin may lead
+    /// over it one day.
+    fn also_named(&mut self, fid: Fid, mut inode: Inode, name: &Name) -> Result<(Fid, u64), Stop> {
+        let ino = inode.attr.ino;
+        let mut aliases = match self.aliases.get(&fid) {
+            Some(aliases) => aliases.clone(),
+            None if inode.flags & flag::ALIASES == 0 => Aliases::new(),
+            None => {
+                let key = key::aliases(fid);
+                match self.shard.flash.peek(&key) {
+                    Peek::Found(bytes) => {
+                        Vec::from_slice(&bytes).map_err(|_| Need::Damaged(key))?
+                    }
+                    Peek::Absent => Aliases::new(),
+                    Peek::NotLoaded => return Err(Need::Record(key).into()),
+                }
+            }
+        };
+        if writeback::also_named(&mut inode, &mut aliases, self.dir.0, name) {
+            writeback::note_aliases(&mut self.tx, fid, &mut inode, &aliases);
+            self.draft.put(fid, inode);
+        }
+        self.aliases.insert(fid, aliases);
+        Ok((fid, ino))
     }
 
     fn birth(&mut self, dir: Fid, name: &Name, found: &Found) -> Result<(Fid, u64), Stop> {

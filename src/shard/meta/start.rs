@@ -8,7 +8,7 @@ use crate::flash::{Flash, Tx};
 use crate::namespace::{Bounds, key};
 use crate::origin::{Limits, OriginOp, OriginReply, Place};
 use crate::record;
-use crate::shard::{Shard, Target, data, writeback};
+use crate::shard::{Shard, Target, contact, data, writeback};
 use crate::world::race::within;
 use crate::world::{Level, World};
 use std::cell::RefCell;
@@ -101,6 +101,7 @@ async fn attach<W: World>(
     let known = shard.flash.get(&setting(id)).await.map_err(fault)?;
     let (s, c) = (Rc::clone(shard), conf.clone());
     let Some(bytes) = known else {
+        shard.starting.borrow_mut().insert(id, conf.clone());
         if within(&shard.world, PROBE_WAIT, meet(shard, id, &conf)).await != Some(Ok(())) {
             shard
                 .world
@@ -145,6 +146,7 @@ fn serve<W: World>(
         limits: RefCell::new(Some(record.limits.clone())),
         hash_key: record.hash_key.0.as_slice().try_into().ok()?,
     };
+    shard.starting.borrow_mut().remove(&id);
     shard.targets.borrow_mut().insert(id, Rc::new(target));
     writeback::start_target(shard, id);
     Some(())
@@ -162,8 +164,7 @@ async fn origin<W: World>(
     id: TargetId,
     op: OriginOp,
 ) -> Result<OriginReply, Errno> {
-    let call = crate::origin::OriginCall { target: id, op };
-    match shard.world.origin(call).await {
+    match contact::call(shard, id, op).await {
         OriginReply::Failed(errno) => Err(errno),
         reply => Ok(reply),
     }

@@ -74,6 +74,11 @@ fn acceptable<W: World>(
         .values()
         .find(|t| t.conf.borrow().name == request.target);
     let Some(target) = named else {
+        let starting = shard.starting.borrow();
+        if starting.values().any(|conf| conf.name == request.target) {
+            let why = format!("target {:?} has not met its origin yet", request.target);
+            return refuse(Errno::EAGAIN, why);
+        }
         let why = format!("no target {:?}", request.target);
         return refuse(Errno::ENODEV, why);
     };

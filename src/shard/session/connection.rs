@@ -297,6 +297,9 @@ impl<W: World, H: Handler<W>> Connection<W, H> {
         let result = match request {
             Request::Ping(_) | Request::Abandon(_) => Ok(()),
             Request::Disconnect(_) => {
+                // Durable before it is answered: a box that dies now must not
+                // wait for this client when it starts again.
+                keeper::on_goodbye(&self.shard, export).await;
                 request::reply(&self.shard, export, xid, op, Ok(()));
                 let _ = within(&self.shard.world, REFUSAL, self.sender.flushed()).await;
                 return Err(End::Goodbye);

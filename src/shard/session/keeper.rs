@@ -145,6 +145,24 @@ pub async fn end<W: World, H: Handler<W>>(
     }
 }
 
+/// The client says that it does not come back: nobody waits for it any more,
+/// now or after a restart.
+pub async fn on_goodbye<W: World>(shard: &Rc<Shard<W>>, export: &Rc<Export>) {
+    let sessions = &shard.sessions;
+    sessions.recovery.borrow_mut().on_done(export.client);
+    sessions.changed.notify();
+    let mut tx = Tx::default();
+    tx.delete(key::client(export.client));
+    let committed = match shard.apply(tx) {
+        Ok(lsn) => shard.flash.commit(lsn).await,
+        Err(e) => Err(e),
+    };
+    if let Err(e) = committed {
+        let line = format!("client {:?}: its goodbye is not on flash: {e}", export.name);
+        shard.world.log(Level::Error, &line);
+    }
+}
+
 /// Removes a client's records.
 async fn forget<W: World>(shard: &Rc<Shard<W>>, client: ClientId) -> Result<(), Errno> {
     let from = key::reply(client, Tag(0));

@@ -7,7 +7,7 @@ use crate::base::{
     Attr, BoxId, Errno, Fid, FileKind, Lsn, Name, OpenId, ShardId, Slice, Tag, TargetId, Time,
     Transno, Xid,
 };
-use crate::client::{CallError, Client, Context, Options, State};
+use crate::client::{CallError, Client, ConnectError, Context, Options, State};
 use crate::conf::{Authority, Disconnected, Prefetch, TargetConf, Writeback};
 use crate::flash::{Flash, Peek, device};
 use crate::shard::{Outgoing, Target};
@@ -454,6 +454,101 @@ fn recovery_waits_only_for_unstable_work() {
             assert!(!unstable || took > 5_000, "{took} ms");
         });
     }
+}
+
+/// X3: who said goodbye is not waited for, whether before the box died or while
+/// it waited for others; nor is it called missing.
+#[test]
+fn who_said_goodbye_is_not_missed() {
+    for before in [true, false] {
+        let mut bench = Bench::new(9);
+        let me = Context::of(0, 0);
+        let leaving = bench.sim.run(async {
+            let leaving = bench.client("leaving", Options::default()).await;
+            let bytes = Slice::from(vec![1]);
+            leaving.call(&me, write(0), Some(bytes)).await.unwrap();
+            leaving.settle().await;
+            if before {
+                leaving.close().await;
+            }
+            leaving
+        });
+        bench.sim.crash("box");
+        bench.reboot();
+        bench.sim.run(async {
+            let began = bench.sim.now();
+            leaving.close().await;
+            let client = bench.client("c1", Options::default()).await;
+            client.call(&me, create("x"), None).await.unwrap();
+            let took = (bench.sim.now() - began).as_millis();
+            assert!(took < 5_000, "{took} ms");
+            bench.sim.sleep(Duration::from_secs(30)).await;
+            let log = bench.sim.log().join("\n");
+            assert!(!log.contains("did not come back"), "{log}");
+        });
+    }
+}
+
+/// A drain that waits for a box which is away says what for, and rarely.
+#[test]
+fn a_wait_for_a_lost_box_is_spoken_of() {
+    let bench = Bench::new(10);
+    bench.sim.run(async {
+        let client = bench.client("c", Options::default()).await;
+        bench.sim.partition("c", "box");
+        let me = Context::of(0, 0);
+        let call = client.begin(&me, create("late"), None);
+        let waiting = client.clone();
+        bench
+            .sim
+            .world("c")
+            .spawn(async move { waiting.settle().await });
+        bench.sim.sleep(Duration::from_secs(100)).await;
+        let log = bench.sim.log();
+        let said = log
+            .iter()
+            .filter(|l| l.contains("waiting for the box to have 1 requests"));
+        assert_eq!(said.count(), 2);
+        client.abort();
+        assert_eq!(call.reply().await.unwrap_err(), CallError::Closed);
+    });
+}
+
+/// A target that has not met its origin yet is not an unknown one: its clients
+/// are told to come later, and do.
+#[test]
+fn a_target_without_its_origin_yet_is_waited_for() {
+    let bench = Bench::new(11);
+    bench.sim.run(async {
+        let target = bench.shard.targets.borrow_mut().pop_first();
+        let (id, target) = target.expect("a target");
+        let conf = target.conf.borrow().clone();
+        bench.shard.starting.borrow_mut().insert(id, conf);
+        let world = bench.sim.world("raw");
+        let (content, _) = connect(&world, &offer()).await;
+        let Content::Connected(head, None) = content else {
+            panic!("{content:?}");
+        };
+        assert_eq!(head.failure(), Some(Errno::EAGAIN));
+        let shard = Rc::clone(&bench.shard);
+        bench.sim.world("box").spawn(async move {
+            shard.world.sleep(Duration::from_secs(60)).await;
+            shard.starting.borrow_mut().remove(&id);
+            shard.targets.borrow_mut().insert(id, target);
+        });
+        let options = Options {
+            deadline: Some(Duration::from_secs(10)),
+            ..Options::default()
+        };
+        let (world, hosts) = (bench.sim.world("c2"), vec!["box:9880".to_owned()]);
+        let bounded = Client::connect(world, hosts, &offer().target, options).await;
+        assert_eq!(bounded.err(), Some(ConnectError::Starting));
+        let client = bench.client("c", Options::default()).await;
+        work(client, "w", 3).await;
+        let log = bench.sim.log();
+        let said = log.iter().filter(|l| l.contains("c Warn target"));
+        assert_eq!(said.count(), 1, "said once");
+    });
 }
 
 /// A client cut off for longer than its leases is evicted, alone, and learns it.

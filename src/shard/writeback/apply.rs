@@ -181,27 +181,56 @@ pub async fn late_birth<W: World>(
     engine: &Rc<Engine>,
     fid: Fid,
 ) -> Result<Place, Errno> {
+    birth_once(shard, engine, fid, false).await?;
+    locate::place_now(shard, fid).await
+}
+
+/// Makes a file again that the origin has lost, under all its names there.
+pub async fn rebirth<W: World>(
+    shard: &Rc<Shard<W>>,
+    engine: &Rc<Engine>,
+    fid: Fid,
+) -> Result<(), Errno> {
+    birth_once(shard, engine, fid, true).await?;
+    for (parent, name) in settle::aliases_of(shard, fid).await? {
+        let dir = locate::directory(shard, engine, parent).await?;
+        let op = OriginOp::Link {
+            file: locate::place_now(shard, fid).await?,
+            dir: dir.clone(),
+            name,
+        };
+        origin::done(shard, engine.target, op).await?;
+        origin::done(shard, engine.target, OriginOp::Fsync { file: dir }).await?;
+    }
+    Ok(())
+}
+
+async fn birth_once<W: World>(
+    shard: &Rc<Shard<W>>,
+    engine: &Rc<Engine>,
+    fid: Fid,
+    again: bool,
+) -> Result<(), Errno> {
     let under_way = engine.births.borrow().get(&fid).cloned();
     if let Some(birth) = under_way {
-        birth.get().await?;
-        return locate::place_now(shard, fid).await;
+        return birth.get().await;
     }
     let birth: Promise<Result<(), Errno>> = Promise::default();
     engine.births.borrow_mut().insert(fid, birth.clone());
-    let result = give_birth(shard, engine, fid).await;
+    let result = give_birth(shard, engine, fid, again).await;
     engine.births.borrow_mut().remove(&fid);
     birth.set(result);
-    result?;
-    locate::place_now(shard, fid).await
+    result
 }
 
 async fn give_birth<W: World>(
     shard: &Rc<Shard<W>>,
     engine: &Rc<Engine>,
     fid: Fid,
+    again: bool,
 ) -> Result<(), Errno> {
     let inode = locate::inode(shard, fid).await?.ok_or(Errno::ESTALE)?;
-    if inode.locator.identity.is_some() {
+    if inode.locator.identity.is_some() && !again {
         return Ok(());
     }
     let (parent, name) = (inode.locator.parent, inode.locator.name.clone());
@@ -210,7 +239,11 @@ async fn give_birth<W: World>(
     let file = locate::directory(shard, engine, parent).await?;
     origin::done(shard, engine.target, OriginOp::Fsync { file }).await?;
     settle::birth(shard, engine, fid, &found).await?;
-    shard.flash.commit(shard.applied.get()).await
+    shard.flash.commit(shard.applied.get()).await?;
+    // Outside a batch nobody else says that it is on flash.
+    engine.unsettled.borrow_mut().remove(&fid);
+    engine.progressed.notify();
+    Ok(())
 }
 
 async fn link<W: World>(

@@ -4,7 +4,7 @@
 use super::apply::{self, Applied};
 use super::engine::Engine;
 use super::settle::finds_by_handle;
-use super::{Shard, carry, locate, origin, settle, tasks};
+use super::{Shard, carry, locate, lost, origin, settle, tasks};
 use crate::base::{Errno, Fid};
 use crate::namespace::record::flag;
 use crate::namespace::{Owed, OwedOp};
@@ -37,19 +37,37 @@ pub async fn run<W: World>(
     if moves {
         engine.moves.set(engine.moves.get() + 1);
     }
+    engine.batches.set(engine.batches.get() + 1);
+    let outages = engine.contact.outages();
     let jobs = records
         .into_iter()
         .map(|(seq, record)| one(Rc::clone(shard), Rc::clone(engine), seq, record));
     let ends = tasks::together(&shard.world, width, jobs.collect()).await;
     let done: Vec<Done> = ends.into_iter().flatten().collect();
     let done = sync(shard, engine, width, done).await;
-    settle_all(shard, engine, target, done).await;
+    let doubts = engine.doubts.get();
+    if engine.contact.outages() != outages && doubts < DOUBTS_MAX {
+        // The origin was away meanwhile. Had its host lost power, what it had
+        // answered for before would be gone, and the fsync would not tell.
+        engine.doubts.set(doubts + 1);
+        for done in done {
+            engine.record_doubted(done.seq);
+        }
+    } else {
+        engine.doubts.set(0);
+        settle_all(shard, engine, target, done).await;
+    }
     if moves {
         engine.moves.set(engine.moves.get() + 1);
     }
+    engine.batches.set(engine.batches.get() + 1);
     engine.progressed.notify();
     engine.wake();
 }
+
+/// Times that a batch is applied again in a row: an origin that is always as
+/// slow as one that is away must not hold its backlog up for ever.
+const DOUBTS_MAX: u32 = 4;
 
 /// Applies one record. `None`: it failed, or waits for its file's data.
 async fn one<W: World>(
@@ -71,7 +89,7 @@ async fn one<W: World>(
     }
     let result = apply::record(&shard, &engine, seq, &record.op).await;
     engine
-        .health
+        .contact
         .on_end(shard.world.now(), result.as_ref().err().copied());
     match result {
         Ok(applied) => Some(Done {
@@ -83,12 +101,33 @@ async fn one<W: World>(
         Err(Errno::ESTALE | Errno::ENOENT)
             if engine.is_moving() && !moves_directory(&record.op) =>
         {
+            engine.record_doubted(seq);
             None
         }
         Err(e) => {
-            engine.record_failed(&shard, seq, &record.op, e);
+            missed(&shard, &engine, seq, &record.op, e).await;
             None
         }
+    }
+}
+
+/// The record failed: kept for another time, at once if what was missing at the
+/// origin is there again.
+async fn missed<W: World>(
+    shard: &Rc<Shard<W>>,
+    engine: &Rc<Engine>,
+    seq: u64,
+    op: &OwedOp,
+    errno: Errno,
+) {
+    let mended = match errno {
+        Errno::ESTALE | Errno::ENOENT => lost::mend_for(shard, engine, seq, op).await,
+        _ => Ok(false),
+    };
+    match mended {
+        Ok(true) => engine.record_doubted(seq),
+        Ok(false) => engine.record_failed(shard, seq, op, errno),
+        Err(e) => engine.record_failed(shard, seq, op, e),
     }
 }
 
@@ -173,7 +212,9 @@ async fn sync<W: World>(
     for done in done {
         let failure = done.applied.dirs.iter().find_map(|dir| failed.get(dir));
         match failure.copied() {
-            Some(Errno::ESTALE | Errno::ENOENT) if engine.is_moving() => {}
+            Some(Errno::ESTALE | Errno::ENOENT) if engine.is_moving() => {
+                engine.record_doubted(done.seq);
+            }
             Some(e) => engine.record_failed(shard, done.seq, &done.record.op, e),
             None => kept.push(done),
         }

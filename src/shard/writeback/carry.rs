@@ -2,7 +2,7 @@
 //! note that what did not change meanwhile is clean. One pass at a time.
 
 use super::engine::Engine;
-use super::{Shard, Tx, locate, origin, settle, tasks, xattrs};
+use super::{Shard, Tx, locate, lost, origin, settle, tasks, xattrs};
 use crate::base::{Attr, Codec, Errno, Fid, FileKind, SetAttr, Slice};
 use crate::flash::Peek;
 use crate::namespace::record::flag;
@@ -39,12 +39,15 @@ pub fn begin<W: World>(
             {
                 Err(Errno::EAGAIN)
             }
+            Err(errno @ (Errno::ESTALE | Errno::ENOENT)) => {
+                missed(&shard, &engine, fid, errno).await
+            }
             result => result,
         };
-        engine.health.on_end(shard.world.now(), result.err());
+        engine.contact.on_end(shard.world.now(), result.err());
         engine.carrying.borrow_mut().remove(&fid);
         match result {
-            Ok(()) => {}
+            Ok(()) => engine.failures.borrow_mut().clear(fid),
             // Nothing went wrong, the file only changed too fast.
             Err(Errno::EAGAIN) => engine.on_dirty(fid, shard.world.wall()),
             Err(e) => engine.file_failed(&shard, fid, e),
@@ -54,6 +57,27 @@ pub fn begin<W: World>(
         engine.wake();
     });
     promise
+}
+
+/// The file was not where the pass looked for it, here or at the origin.
+async fn missed<W: World>(
+    shard: &Rc<Shard<W>>,
+    engine: &Rc<Engine>,
+    fid: Fid,
+    errno: Errno,
+) -> Result<(), Errno> {
+    match locate::inode(shard, fid).await? {
+        // Its removal was carried, or its last close let it go, under the pass.
+        None => drop_mark(shard, engine, fid),
+        Some(inode) if inode.flags & flag::ORPHAN != 0 => {
+            engine.dirty.borrow_mut().remove(&fid);
+            Ok(())
+        }
+        Some(_) => match lost::mend(shard, engine, fid, None).await? {
+            true => Err(Errno::EAGAIN),
+            false => Err(errno),
+        },
+    }
 }
 
 /// A whole pass that begins after this call: what is owed now is carried when
@@ -104,6 +128,7 @@ async fn pass<W: World>(shard: &Rc<Shard<W>>, engine: &Rc<Engine>, fid: Fid) -> 
         engine.dirty.borrow_mut().remove(&fid);
         return Ok(());
     }
+    let outages = engine.contact.outages();
     let settled = !changes_again(shard, engine, fid, &inode.attr);
     let file = locate::place_of(shard, fid, &inode).await?;
     let flush = match inode.flags & flag::DATA_OWED != 0 {
@@ -119,6 +144,11 @@ async fn pass<W: World>(shard: &Rc<Shard<W>>, engine: &Rc<Engine>, fid: Fid) -> 
     let found = origin::found(shard, engine.target, op)
         .await?
         .ok_or(Errno::EIO)?;
+    // Bytes that the origin lost are told by the fsync of the descriptor that
+    // wrote them; attributes alone are not.
+    if flush.is_none() && engine.contact.outages() != outages {
+        return Err(Errno::EAGAIN);
+    }
     let sent = Sent {
         inode,
         settled,

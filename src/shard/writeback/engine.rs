@@ -1,14 +1,15 @@
 //! One target's engine: fills the windows, picks what is due, waits.
 
 use super::batch;
+use super::failures::Failures;
 use super::graph::Graph;
-use super::health::{self, Health};
 use super::tasks::either;
-use super::{Shard, age, carry};
+use super::{Shard, age, carry, contact};
 use crate::base::{Codec, Errno, Fid, Mono, TargetId, Time};
 use crate::conf;
 use crate::namespace::{Owed, OwedOp, key};
 use crate::shard::Target;
+use crate::shard::contact::Contact;
 use crate::world::sync::{Promise, Signal};
 use crate::world::{Level, World};
 use std::cell::{Cell, RefCell};
@@ -58,7 +59,14 @@ pub struct Engine {
     /// by names, and when that is noted: odd while what lies below it cannot
     /// be found for sure.
     pub moves: Cell<u64>,
-    pub health: Health,
+    pub contact: Rc<Contact>,
+    /// What fsync has yet to report.
+    pub failures: RefCell<Failures>,
+    /// Counts up when a batch begins and when it ends: odd while one is carried.
+    pub batches: Cell<u64>,
+    /// Batches in a row that were applied again because the origin may have
+    /// forgotten what it had answered.
+    pub doubts: Cell<u32>,
     wake: Signal,
     /// Asleep until something is owed, or dirty, for the first time.
     idle_names: Cell<bool>,
@@ -102,7 +110,7 @@ struct Picked {
 }
 
 impl Engine {
-    pub fn new(target: TargetId, next: u64) -> Engine {
+    pub fn new(target: TargetId, next: u64, contact: Rc<Contact>) -> Engine {
         Engine {
             target,
             graph: RefCell::default(),
@@ -120,7 +128,10 @@ impl Engine {
             births: RefCell::default(),
             unsettled: RefCell::default(),
             moves: Cell::new(0),
-            health: Health::default(),
+            contact,
+            failures: RefCell::default(),
+            batches: Cell::new(0),
+            doubts: Cell::new(0),
             wake: Signal::default(),
             idle_names: Cell::new(false),
             idle_dirty: Cell::new(false),
@@ -184,7 +195,7 @@ impl Engine {
                 retry.at = Mono(0);
             }
         }
-        self.health.resume();
+        self.contact.resume();
         self.wake.notify();
     }
 
@@ -193,6 +204,9 @@ impl Engine {
         let last = retries.get(&seq).copied();
         let retry = Retry::after(last, shard.world.now(), errno);
         retries.insert(seq, retry);
+        if let Some(fid) = made_by(op) {
+            self.failures.borrow_mut().note(fid, errno);
+        }
         self.report(shard, last.map(|r| r.errno), errno, || describe(op));
     }
 
@@ -203,6 +217,30 @@ impl Engine {
 
     pub fn has_failed(&self, seq: u64) -> bool {
         self.retries.borrow().contains_key(&seq)
+    }
+
+    /// The record was applied, and is not noted: it is applied again. Counts as
+    /// tried, so that a file which dies meanwhile is looked for there.
+    pub fn record_doubted(&self, seq: u64) {
+        self.retries.borrow_mut().entry(seq).or_insert(Retry {
+            attempts: 0,
+            at: Mono(0),
+            errno: Errno::EAGAIN,
+        });
+    }
+
+    /// Could a record that moves the inode have been applied without a note of
+    /// it? `own` is the record that asks; without one any such record counts.
+    pub fn is_on_its_way(&self, fid: Fid, own: Option<u64>, next: u64) -> bool {
+        let graph = self.graph.borrow();
+        let mut movers = graph.movers(fid);
+        match own {
+            None => movers.next().is_some() || !self.is_read(next) || self.is_moving(),
+            Some(own) => {
+                let tried = |seq| seq < self.recovered_below || self.has_failed(seq);
+                movers.any(|seq| seq != own && tried(seq)) || self.is_moving()
+            }
+        }
     }
 
     pub fn record_done(&self, seq: u64) {
@@ -228,6 +266,7 @@ impl Engine {
         let entry = dirty.entry(fid).or_insert(Dirty { since, retry: None });
         let last = entry.retry;
         entry.retry = Some(Retry::after(last, now, errno));
+        self.failures.borrow_mut().note(fid, errno);
         drop(dirty);
         self.report(shard, last.map(|r| r.errno), errno, || {
             format!("file {fid}")
@@ -251,7 +290,7 @@ impl Engine {
             self.target
         );
         shard.world.log(Level::Warn, &line);
-        self.health.note(errno, what);
+        self.contact.note(errno, what);
     }
 
     pub fn failing(&self) -> u64 {
@@ -261,7 +300,9 @@ impl Engine {
             .values()
             .filter(|d| d.retry.is_some())
             .count();
-        (self.retries.borrow().len() + files) as u64
+        let retries = self.retries.borrow();
+        let records = retries.values().filter(|r| r.attempts > 0).count();
+        (records + files) as u64
     }
     pub fn oldest_owed(&self) -> Option<Time> {
         self.graph.borrow().first().map(|(_, record)| record.at)
@@ -356,12 +397,16 @@ pub async fn run<W: World>(shard: Rc<Shard<W>>, engine: Rc<Engine>) {
         let Some(target) = shard.targets.borrow().get(&engine.target).cloned() else {
             return;
         };
-        if let Some(pause) = engine.health.pause(shard.world.now()) {
+        if let Some(pause) = engine.contact.pause(shard.world.now()) {
             either(woken, shard.world.sleep(pause)).await;
             continue;
         }
-        if !health::reconnect(&shard, &engine, &target).await {
-            continue;
+        if engine.contact.is_absent() {
+            let is_back = contact::reconnect(&shard, &target).await;
+            engine.progressed.notify();
+            if !is_back {
+                continue;
+            }
         }
         if let Err(e) = fill(&shard, &engine).await {
             let line = format!(
@@ -499,6 +544,15 @@ fn fid_of(key: &[u8]) -> Option<Fid> {
 
 fn sooner(again: &mut Option<Duration>, wait: Duration) {
     *again = Some(again.map_or(wait, |at| at.min(wait)));
+}
+
+/// The file whose fsync covers the record.
+fn made_by(op: &OwedOp) -> Option<Fid> {
+    match op {
+        OwedOp::Create(o) | OwedOp::Link(o) => Some(o.fid),
+        OwedOp::Rename(o) => Some(o.fid),
+        OwedOp::Unlink(_) => None,
+    }
 }
 
 fn describe(op: &OwedOp) -> String {

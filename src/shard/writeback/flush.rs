@@ -1,7 +1,7 @@
 //! `flush`: everything owed now is at the origin, or an error says what is not.
 
 use super::engine::{self, Engine};
-use super::{OriginState, Shard, carry, locate, tasks};
+use super::{Shard, carry, locate, tasks};
 use crate::base::{Errno, Fid, FileKind, TargetId};
 use crate::namespace::record::flag;
 use crate::world::World;
@@ -23,7 +23,7 @@ pub async fn flush<W: World>(
     engine.forget_retries();
     loop {
         let progressed = engine.progressed.wait();
-        if !engine.health.is_asked() {
+        if !engine.contact.is_asked() {
             break;
         }
         progressed.await;
@@ -81,9 +81,9 @@ fn check_alive(engine: &Engine) -> Result<(), Errno> {
     if engine.is_stopped() {
         return Err(Errno::ESHUTDOWN);
     }
-    if engine.health.state() == OriginState::Disconnected {
+    if engine.contact.is_absent() {
         return Err(engine
-            .health
+            .contact
             .last_error()
             .map_or(Errno::ENOTCONN, |(e, _)| e));
     }

@@ -141,6 +141,19 @@ impl Graph {
         self.lines.contains_key(&Thing::Inode(fid))
     }
 
+    /// Unfinished records that make, move or remove the inode.
+    pub fn movers(&self, fid: Fid) -> impl Iterator<Item = u64> + '_ {
+        let thing = Thing::Inode(fid);
+        let line = self.lines.get(&thing);
+        let holders = line
+            .into_iter()
+            .flat_map(|line| line.holders.iter().copied());
+        holders.filter(move |seq| {
+            let record = self.nodes.get(seq).map(|node| &node.record);
+            record.is_some_and(|r| holds(&r.op).contains(&(thing.clone(), Hold::Alone)))
+        })
+    }
+
     /// The unfinished records of `fid` up to `last`, and all that they wait for.
     #[must_use]
     pub fn needed_for(&self, fid: Fid, last: u64) -> BTreeSet<u64> {

@@ -4,7 +4,7 @@
 use super::engine::Engine;
 use super::{Shard, apply, origin};
 use crate::base::codec::Bytes;
-use crate::base::{Codec, Errno, Fid, Name};
+use crate::base::{Codec, Errno, Fid, Identity, Name};
 use crate::namespace::record::flag;
 use crate::namespace::{Inode, key};
 use crate::origin::Place;
@@ -52,8 +52,17 @@ pub async fn place_of<W: World>(
     if fid != root && identity.is_none() {
         return Err(Errno::ENOENT);
     }
-    let path = way(shard, root, fid, inode).await?;
+    let path = match way(shard, root, fid, inode).await {
+        // No name of it is known (the origin has one that nobody asked about):
+        // its handle finds it. The way is the root's, which is not this file.
+        Err(Errno::ESTALE) if has_handle(identity.as_ref()) => Vec::new(),
+        path => path?,
+    };
     Ok(Place { identity, path })
+}
+
+fn has_handle(identity: Option<&Identity>) -> bool {
+    identity.is_some_and(|identity| !identity.handle.0.is_empty())
 }
 
 /// Names from the root down to the inode.

@@ -27,10 +27,11 @@ mod apply;
 mod batch;
 mod carry;
 mod engine;
+mod failures;
 mod flush;
 mod graph;
-mod health;
 mod locate;
+mod lost;
 mod origin;
 mod progress;
 mod settle;
@@ -40,11 +41,11 @@ mod tests;
 mod xattrs;
 
 pub use flush::flush;
-pub use health::OriginState;
 pub use locate::place;
 pub use progress::{Progress, progress};
+pub use settle::{Aliases, also_named, note_aliases};
 
-use super::{Shard, Tx};
+use super::{OriginState, Shard, Tx, contact};
 use crate::base::{Codec, Errno, Fid, SnapEpoch, TargetId, Time};
 use crate::flash::Peek;
 use crate::namespace::{Owed, OwedOp, key};
@@ -89,13 +90,34 @@ pub fn start_target<W: World>(shard: &Rc<Shard<W>>, target: TargetId) {
     let Some(next) = shard.writeback.next.get() else {
         return;
     };
-    let engine = Rc::new(Engine::new(target, next));
+    let engine = Rc::new(Engine::new(target, next, shard.contacts.of(target)));
     let engines = &shard.writeback.engines;
     if engines.borrow().contains_key(&target) {
         return;
     }
     engines.borrow_mut().insert(target, Rc::clone(&engine));
     shard.world.spawn(engine::run(Rc::clone(shard), engine));
+}
+
+/// Waits for the end of the batch of names that is being carried, if one is:
+/// what it moves is found again when it is noted.
+pub async fn settled<W: World>(shard: &Shard<W>, target: TargetId) {
+    let engine = shard.writeback.engines.borrow().get(&target).cloned();
+    let Some(engine) = engine else { return };
+    let batches = engine.batches.get();
+    loop {
+        let progressed = engine.progressed.wait();
+        if batches.is_multiple_of(2) || engine.batches.get() != batches {
+            return;
+        }
+        progressed.await;
+    }
+}
+
+/// The failure of write-back that the file's next fsync reports, once.
+pub fn take_failure<W: World>(shard: &Shard<W>, target: TargetId, fid: Fid) -> Option<Errno> {
+    let engine = shard.writeback.engines.borrow().get(&target).cloned()?;
+    engine.failures.borrow_mut().take(fid)
 }
 
 /// Ends all engines; what is owed stays on flash.

@@ -1,13 +1,13 @@
 //! The origin's calls, typed: one function a call, errors as errno.
 
-use super::Shard;
+use super::{Shard, contact};
 use crate::base::Fid;
 use crate::base::{Errno, Identity, Locator, Name, TargetId};
-use crate::origin::{Found, ORPHANS, OriginCall, OriginOp, OriginReply, Place};
+use crate::origin::{Found, ORPHANS, OriginOp, OriginReply, Place};
 use crate::world::World;
 
 pub async fn call<W: World>(shard: &Shard<W>, target: TargetId, op: OriginOp) -> OriginReply {
-    shard.world.origin(OriginCall { target, op }).await
+    contact::call(shard, target, op).await
 }
 
 /// For calls that only succeed or fail.

@@ -31,7 +31,7 @@ pub fn progress<W: World>(shard: &Shard<W>, target: TargetId) -> Option<Progress
     let next = shard.writeback.next.get().unwrap_or(0);
     let oldest = [engine.oldest_owed(), engine.oldest_dirty()];
     Some(Progress {
-        state: engine.health.state(),
+        state: engine.contact.state(shard.world.now()),
         owed_records: engine.graph.borrow().len() as u64,
         owed_unread: next.saturating_sub(engine.cursor.get()),
         dirty_files: engine.dirty.borrow().len() as u64,
@@ -44,6 +44,6 @@ pub fn progress<W: World>(shard: &Shard<W>, target: TargetId) -> Option<Progress
             .map(|at| age(now, at))
             .max()
             .unwrap_or_default(),
-        last_error: engine.health.last_error(),
+        last_error: engine.contact.last_error(),
     })
 }

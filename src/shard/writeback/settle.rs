@@ -56,6 +56,14 @@ pub async fn birth<W: World>(
     decide(shard, engine, |edits| edits.born(fid, None, found)).await
 }
 
+/// Further names of a file at the origin.
+pub async fn aliases_of<W: World>(shard: &Rc<Shard<W>>, fid: Fid) -> Result<Aliases, Errno> {
+    match shard.flash.get(&key::aliases(fid)).await? {
+        Some(bytes) => Vec::from_slice(&bytes).map_err(|_| Errno::EIO),
+        None => Ok(Aliases::new()),
+    }
+}
+
 /// Marks a directory whose times the box's own doings at the origin changed.
 pub async fn owe_times<W: World>(
     shard: &Rc<Shard<W>>,
@@ -136,21 +144,21 @@ impl<W: World> Edits<'_, W> {
                     None => Ok(()),
                 }
             }
-            OwedOp::Link(o) => self.linked(target, o.fid, o.parent, &o.name),
+            OwedOp::Link(o) => self.linked(o.fid, o.parent, &o.name),
             OwedOp::Unlink(o) if o.last => {
                 self.bury(target, o.fid, o.identity.as_ref(), applied.kept.as_ref())
             }
-            OwedOp::Unlink(o) => self.unnamed(target, o.fid, (o.parent, &o.name), None),
+            OwedOp::Unlink(o) => self.unnamed(o.fid, (o.parent, &o.name), None),
             OwedOp::Rename(o) => {
                 let (from, to) = ((o.from, &o.from_name), (o.to, &o.to_name));
-                self.unnamed(target, o.fid, from, Some(to))?;
+                self.unnamed(o.fid, from, Some(to))?;
                 match o.victim {
-                    Some(victim) if o.exchange => self.unnamed(target, victim, to, Some(from)),
+                    Some(victim) if o.exchange => self.unnamed(victim, to, Some(from)),
                     Some(victim) if o.victim_last => {
                         let known = o.victim_identity.as_ref();
                         self.bury(target, victim, known, applied.kept.as_ref())
                     }
-                    Some(victim) => self.unnamed(target, victim, to, None),
+                    Some(victim) => self.unnamed(victim, to, None),
                     None => Ok(()),
                 }
             }
@@ -170,7 +178,18 @@ impl<W: World> Edits<'_, W> {
             inode.locator.parent = parent;
             inode.locator.name = Some(name.clone());
         }
-        inode.locator.identity = Some(found.identity.clone());
+        let before = inode.locator.identity.replace(found.identity.clone());
+        if let Some(before) = before.filter(|before| *before != found.identity) {
+            self.tx.delete(key::identity(self.engine.target, &before));
+            // Made again, empty: all of it is owed.
+            inode.origin_size = 0;
+            if inode.attr.kind == FileKind::Regular && inode.attr.size > 0 {
+                inode.flags |= flag::DATA_OWED;
+            }
+            if inode.flags & flag::XATTRS != 0 {
+                inode.flags |= flag::XATTRS_OWED;
+            }
+        }
         inode.flags &= !flag::UNBORN;
         inode.observed = observed(found);
         inode.flags |= flag::ATTRS_OWED;
@@ -183,25 +202,23 @@ impl<W: World> Edits<'_, W> {
         Ok(())
     }
 
-    /// A further name. Where handles find files nothing needs to know it; else
-    /// it is kept for the day on which the locator's name goes.
-    fn linked(&mut self, target: &Target, fid: Fid, parent: Fid, name: &Name) -> Result<(), Stop> {
-        if finds_by_handle(target) {
+    /// A further name, kept for the day on which the locator's name goes.
+    fn linked(&mut self, fid: Fid, parent: Fid, name: &Name) -> Result<(), Stop> {
+        let Some(mut inode) = self.inode(fid)? else {
             return Ok(());
+        };
+        let mut aliases = self.aliases(fid, &inode)?;
+        if also_named(&mut inode, &mut aliases, parent, name) {
+            self.put_aliases(fid, inode, aliases);
         }
-        let mut aliases = self.aliases(fid)?;
-        let alias = (parent, name.clone());
-        if aliases.len() < ALIASES_MAX && !aliases.contains(&alias) {
-            aliases.push(alias);
-        }
-        self.put_aliases(fid, aliases);
         Ok(())
     }
 
     /// The inode lost the name `from` at the origin, perhaps for `to`, and lives.
+    /// Its locator follows to a name that it still has: the directory of one
+    /// that it lost may go, and with it the way.
     fn unnamed(
         &mut self,
-        target: &Target,
         fid: Fid,
         from: (Fid, &Name),
         to: Option<(Fid, &Name)>,
@@ -211,36 +228,44 @@ impl<W: World> Edits<'_, W> {
         };
         let own = |(parent, name): (Fid, &Name)| (parent, name.clone());
         let mut next = to.map(own);
-        if inode.attr.kind != FileKind::Directory && !finds_by_handle(target) {
-            let located = inode.locator.parent == from.0;
-            let located = located && inode.locator.name.as_ref() == Some(from.1);
-            let mut aliases = self.aliases(fid)?;
-            aliases.retain(|alias| *alias != own(from));
-            if !located {
-                aliases.extend(next.take());
-            } else if next.is_none() {
-                next = aliases.pop();
+        if inode.attr.kind == FileKind::Directory {
+            if let Some((parent, name)) = next {
+                inode.locator.parent = parent;
+                inode.locator.name = Some(name);
+                self.inodes.insert(fid, Some(inode));
             }
-            self.put_aliases(fid, aliases);
+            return Ok(());
         }
-        if let Some((parent, name)) = next {
-            inode.locator.parent = parent;
-            inode.locator.name = Some(name);
-            self.inodes.insert(fid, Some(inode));
+        let located = inode.locator.parent == from.0;
+        let located = located && inode.locator.name.as_ref() == Some(from.1);
+        let mut aliases = self.aliases(fid, &inode)?;
+        aliases.retain(|alias| *alias != own(from));
+        if located {
+            inode.locator.name = None;
+            if let Some((parent, name)) = next.take().or_else(|| aliases.pop()) {
+                inode.locator.parent = parent;
+                inode.locator.name = Some(name);
+            }
+        } else if let Some((parent, name)) = next {
+            also_named(&mut inode, &mut aliases, parent, &name);
         }
+        self.put_aliases(fid, inode, aliases);
         Ok(())
     }
 
-    fn aliases(&self, fid: Fid) -> Result<Vec<(Fid, Name)>, Stop> {
+    fn aliases(&self, fid: Fid, inode: &Inode) -> Result<Aliases, Stop> {
+        if inode.flags & flag::ALIASES == 0 {
+            return Ok(Aliases::new());
+        }
         let bytes = self.peek(key::aliases(fid))?;
         let decoded = bytes.map(|bytes| Vec::from_slice(&bytes));
         let decoded = decoded.transpose().map_err(|_| Stop::Failed(Errno::EIO))?;
         Ok(decoded.unwrap_or_default())
     }
 
-    fn put_aliases(&mut self, fid: Fid, aliases: Vec<(Fid, Name)>) {
-        let value = (!aliases.is_empty()).then(|| Codec::to_vec(&aliases));
-        self.tx.puts.push((key::aliases(fid), value));
+    fn put_aliases(&mut self, fid: Fid, mut inode: Inode, aliases: Aliases) {
+        note_aliases(&mut self.tx, fid, &mut inode, &aliases);
+        self.inodes.insert(fid, Some(inode));
     }
 
     /// The last name is gone at the origin. The inode goes, unless the file is
@@ -281,7 +306,7 @@ impl<W: World> Edits<'_, W> {
             self.inodes.insert(fid, Some(inode));
         } else {
             self.tx.delete(key::dirty(fid));
-            if !finds_by_handle(target) {
+            if inode.flags & flag::ALIASES != 0 {
                 self.tx.delete(key::aliases(fid));
             }
             self.inodes.insert(fid, None);
@@ -292,6 +317,36 @@ impl<W: World> Edits<'_, W> {
 
 /// Names kept for one file, besides its locator's.
 const ALIASES_MAX: usize = 64;
+
+/// Names at the origin besides the locator's, under [`key::aliases`].
+pub type Aliases = Vec<(Fid, Name)>;
+
+/// The file has this name at the origin, too. Whether that was news.
+pub fn also_named(inode: &mut Inode, aliases: &mut Aliases, parent: Fid, name: &Name) -> bool {
+    if inode.locator.name.is_none() {
+        inode.locator.parent = parent;
+        inode.locator.name = Some(name.clone());
+        return true;
+    }
+    let alias = (parent, name.clone());
+    let is_located = inode.locator.parent == parent && inode.locator.name.as_ref() == Some(name);
+    if is_located || aliases.len() >= ALIASES_MAX || aliases.contains(&alias) {
+        return false;
+    }
+    aliases.push(alias);
+    true
+}
+
+/// Puts the record of further names, which the inode's flag promises.
+pub fn note_aliases(tx: &mut Tx, fid: Fid, inode: &mut Inode, aliases: &Aliases) {
+    if !aliases.is_empty() {
+        inode.flags |= flag::ALIASES;
+        tx.put(key::aliases(fid), Codec::to_vec(aliases));
+    } else if inode.flags & flag::ALIASES != 0 {
+        inode.flags &= !flag::ALIASES;
+        tx.delete(key::aliases(fid));
+    }
+}
 
 fn removal(fid: Fid, locator: &Locator) -> OwedOp {
     OwedOp::Unlink(OwedUnlink {

@@ -10,6 +10,7 @@ use crate::flash::{Flash, device};
 use crate::namespace::create::{self, Created, New};
 use crate::namespace::{Caller, Change, Ctx, Inode, Stop, setattr, unlink, xattr};
 use crate::namespace::{link as links, rename as renames};
+use crate::origin::{OriginOp, OriginReply, Place};
 use crate::shard::Target;
 use crate::shard::data;
 use crate::shard::meta::{self, FlashView, decide, decided, stage};
@@ -453,9 +454,174 @@ fn histories_reach_an_origin_that_fails_now_and_then() {
     }
 }
 
+/// Flushes until nothing fails: what a restart of the origin's host made fail
+/// is said once, and carried by the next.
+async fn flush_at_last(sim: &Sim, shard: &Box) {
+    for _ in 0..4 {
+        if flush(shard, TARGET, None).await == Ok(()) {
+            return;
+        }
+    }
+    let log = sim.log().join("\n");
+    panic!("seed {}: {:?}\n{log}", sim.seed(), progress(shard, TARGET));
+}
+
+/// The origin's host loses power and is back a while later; the box lives on.
+#[test]
+fn histories_outlive_the_origins_host() {
+    for seed in 4000..4040 {
+        let sim = Sim::new(seed);
+        let origin = sim.origin(TARGET);
+        origin.limits(|l| l.handles = seed % 2 == 0);
+        let world = sim.world("box");
+        let mut model = Model::default();
+        model.add(FileKind::Directory);
+        let (model_, sim_, origin_) = (&mut model, &sim, &origin);
+        let lag = Duration::from_millis(seed % 40 * 20);
+        let wanted = sim.run(async move {
+            let shard = open(world, lag, true).await;
+            let front = Front(&shard);
+            let _ = model_.nodes[0].fid.set(front.root());
+            for _ in 0..4 {
+                for _ in 0..20 {
+                    model_.step(sim_, &front).await;
+                    let pause = Duration::from_micros(sim_.random() % 20_000);
+                    shard.world.sleep(pause).await;
+                }
+                origin_.goes_away();
+                origin_.restart(sim_);
+                shard.world.sleep(Duration::from_secs(30)).await;
+                origin_.comes_back();
+            }
+            let wanted = model_.tree(&front).await;
+            flush_at_last(sim_, &shard).await;
+            wanted
+        });
+        equal(&sim, &origin, &wanted);
+    }
+}
+
+/// The origin's host forgets what it had not synced, so briefly away that no
+/// call tells: what was made and lost is made again.
+#[test]
+fn what_the_origin_forgot_is_made_again() {
+    let mut lost = 0;
+    for seed in 5000..5080 {
+        let sim = scene(seed, async |sim, shard, front| {
+            let (d, origin) = (name("d"), sim.origin(TARGET));
+            let dir = front.create(front.root(), &d, FileKind::Directory).await;
+            let dir = dir.expect("created");
+            for i in 0..6 {
+                let (f, sub) = (name(&format!("f{i}")), name(&format!("s{i}")));
+                let fid = front.create(dir, &f, FileKind::Regular).await;
+                let fid = fid.expect("created");
+                front.write(fid, 0, &[i; 9000]).await.expect("written");
+                front.xattr(fid, b"user.x", &[i]).await.expect("set");
+                let below = front.create(dir, &sub, FileKind::Directory).await;
+                let below = below.expect("created");
+                let made = front.create(below, &f, FileKind::Symlink).await;
+                made.expect("created");
+            }
+            let flushed = Rc::clone(shard);
+            shard.world.spawn(async move {
+                let _ = flush(&flushed, TARGET, None).await;
+            });
+            let pause = Duration::from_micros(sim.random() % 40_000);
+            shard.world.sleep(pause).await;
+            origin.restart(sim);
+            flush_at_last(sim, shard).await;
+            let tree = origin.tree();
+            assert_eq!(tree.0.len(), 2 + 6 * 3, "seed {seed}");
+            for i in 0..6 {
+                let file = &tree.0[format!("d/f{i}").as_bytes()];
+                assert_eq!(file.bytes.size(), 9000, "seed {seed}");
+                assert_eq!(file.xattrs[&b"user.x"[..]], [i], "seed {seed}");
+            }
+        });
+        let is_loss = |line: &String| line.contains("the origin has lost");
+        lost += usize::from(sim.log().iter().any(is_loss));
+    }
+    assert!(lost > 5, "the schedule was met {lost} times");
+}
+
+/// While the origin refuses a file its next fsync says so, once; the bytes stay.
+#[test]
+fn a_refusal_of_the_origin_is_told_once_and_nothing_is_lost() {
+    scene(9, async |sim, shard, front| {
+        let f = name("f");
+        let fid = front.create(front.root(), &f, FileKind::Regular).await;
+        let fid = fid.expect("created");
+        front.write(fid, 0, &[7; 100_000]).await.expect("written");
+        assert_eq!(take_failure(shard, TARGET, fid), None);
+        sim.faults(|f| f.origin_error_one_in = 1);
+        assert!(flush(shard, TARGET, None).await.is_err());
+        assert!(take_failure(shard, TARGET, fid).is_some());
+        assert_eq!(take_failure(shard, TARGET, fid), None, "told once");
+        assert!(flush(shard, TARGET, None).await.is_err());
+        assert!(
+            take_failure(shard, TARGET, fid).is_some(),
+            "it failed again"
+        );
+        sim.faults(|f| f.origin_error_one_in = 0);
+        assert_eq!(flush(shard, TARGET, None).await, Ok(()));
+        assert_eq!(take_failure(shard, TARGET, fid), None);
+        assert_eq!(sim.origin(TARGET).tree().0[&b"f"[..]].bytes.size(), 100_000);
+    });
+}
+
+/// A read that looks for a file where write-back has just moved it from.
+#[test]
+fn a_miss_finds_a_file_that_is_being_moved() {
+    for seed in 6000..6060 {
+        scene_at(seed, false, async |sim, shard, front| {
+            let (root, origin) = (front.root(), sim.origin(TARGET));
+            let attr = front.inode(root).await.attr;
+            let at = |path| Place {
+                identity: None,
+                path,
+            };
+            let made = OriginOp::Create {
+                dir: at(vec![]),
+                name: name("f"),
+                kind: FileKind::Regular,
+                attr,
+                link: None,
+            };
+            assert!(matches!(origin.apply(sim, made), OriginReply::Found(_)));
+            let written = OriginOp::Write {
+                file: at(vec![name("f")]),
+                offset: 0,
+                data: vec![Slice::from(vec![3; 5000])],
+            };
+            assert!(matches!(origin.apply(sim, written), OriginReply::Done));
+            let target = front.target();
+            let fid = meta::child(shard, &target, root, &name("f")).await;
+            let fid = fid.expect("an answer").expect("a file");
+            let (from, to) = (name("f"), name("g"));
+            let moved = front.rename((root, &from), (root, &to), false).await;
+            moved.expect("renamed");
+            let flushed = Rc::clone(shard);
+            shard.world.spawn(async move {
+                let _ = flush(&flushed, TARGET, None).await;
+            });
+            let pause = Duration::from_micros(sim.random() % 8_000);
+            shard.world.sleep(pause).await;
+            let read = data::read(shard, fid, 0, 5000).await;
+            let bytes = data::gather(&read.expect("read"));
+            assert_eq!(bytes[..], [3; 5000], "seed {seed}");
+        });
+    }
+}
+
 /// A scene with a long lag: only flushes carry anything.
 fn scene(seed: u64, act: impl AsyncFnOnce(&Sim, &Box, &Front<'_>)) -> Sim {
+    scene_at(seed, true, act)
+}
+
+/// The same at an origin that finds files by handles, or only by names.
+fn scene_at(seed: u64, handles: bool, act: impl AsyncFnOnce(&Sim, &Box, &Front<'_>)) -> Sim {
     let sim = Sim::new(seed);
+    sim.origin(TARGET).limits(|l| l.handles = handles);
     let world = sim.world("box");
     let sim_ = &sim;
     sim.run(async move {
@@ -531,6 +697,83 @@ fn a_file_survives_the_directory_it_was_made_in() {
                 .is_none()
         );
     });
+}
+
+/// The way to a file leads over a name that it still has, not over the one it
+/// was made under: the directory of that one may be gone.
+#[test]
+fn a_linked_file_outlives_the_directory_of_its_first_name() {
+    for handles in [true, false] {
+        scene_at(7, handles, async |sim, shard, front| {
+            let (root, d, f) = (front.root(), name("d"), name("f"));
+            let dir = front.create(root, &d, FileKind::Directory).await;
+            let dir = dir.expect("created");
+            let fid = front.create(dir, &f, FileKind::Regular).await;
+            let fid = fid.expect("created");
+            assert_eq!(flush(shard, TARGET, None).await, Ok(()));
+            front.link(fid, root, &name("g")).await.expect("linked");
+            front.unlink(dir, &f, false).await.expect("removed");
+            front.unlink(root, &d, true).await.expect("removed");
+            assert_eq!(flush(shard, TARGET, None).await, Ok(()));
+            front.write(fid, 0, b"bytes").await.expect("written");
+            assert_eq!(flush(shard, TARGET, None).await, Ok(()));
+            let tree = sim.origin(TARGET).tree();
+            assert_eq!(tree.0.len(), 2, "the root and the file");
+            assert_eq!(tree.0[&b"g"[..]].bytes.size(), 5);
+        });
+    }
+}
+
+/// The same for a file of the origin with two names, of which the box met one
+/// first and the other later, or never.
+#[test]
+fn a_linked_file_of_the_origin_outlives_the_directory_of_the_name_met_first() {
+    for (handles, meets_second) in [(true, true), (true, false), (false, true)] {
+        scene_at(8, handles, async |sim, shard, front| {
+            let origin = sim.origin(TARGET);
+            let (root, d, f, g) = (front.root(), name("d"), name("f"), name("g"));
+            let at = |path: Vec<Name>| Place {
+                identity: None,
+                path,
+            };
+            let attr = front.inode(root).await.attr;
+            for (path, name, kind) in [
+                (vec![], &d, FileKind::Directory),
+                (vec![d.clone()], &f, FileKind::Regular),
+            ] {
+                let op = OriginOp::Create {
+                    dir: at(path),
+                    name: name.clone(),
+                    kind,
+                    attr: attr.clone(),
+                    link: None,
+                };
+                assert!(matches!(origin.apply(sim, op), OriginReply::Found(_)));
+            }
+            let op = OriginOp::Link {
+                file: at(vec![d.clone(), f.clone()]),
+                dir: at(vec![]),
+                name: g.clone(),
+            };
+            assert!(matches!(origin.apply(sim, op), OriginReply::Done));
+            let target = front.target();
+            let child = async |dir, name| {
+                let found = meta::child(shard, &target, dir, name).await;
+                found.expect("an answer").expect("a file")
+            };
+            let dir = child(root, &d).await;
+            let fid = child(dir, &f).await;
+            if meets_second {
+                assert_eq!(child(root, &g).await, fid);
+            }
+            front.unlink(dir, &f, false).await.expect("removed");
+            front.unlink(root, &d, true).await.expect("removed");
+            assert_eq!(flush(shard, TARGET, None).await, Ok(()));
+            front.write(fid, 0, b"bytes").await.expect("written");
+            assert_eq!(flush(shard, TARGET, None).await, Ok(()));
+            assert_eq!(origin.tree().0[&b"g"[..]].bytes.size(), 5);
+        });
+    }
 }
 
 #[test]

@@ -56,7 +56,7 @@ impl Volatile {
             OriginOp::Link { file, dir, name } => self.link(core, &file, &dir, name)?,
             OriginOp::Fsync { file } => {
                 let id = self.find(&file)?;
-                self.sync(id);
+                self.sync(id)?;
                 return Ok(OriginReply::Found(Box::new(self.found(id))));
             }
             OriginOp::Unlink {

@@ -39,6 +39,8 @@ struct State {
     calls_made: Cell<u64>,
     threads: RefCell<BTreeMap<u64, Rc<Semaphore>>>,
     away: Cell<bool>,
+    /// Ends of calls that it went away under.
+    held: RefCell<Vec<Box<dyn FnOnce()>>>,
     back: Signal,
 }
 
@@ -50,6 +52,7 @@ impl Origin {
             calls_made: Cell::new(0),
             threads: RefCell::default(),
             away: Cell::new(false),
+            held: RefCell::default(),
             back: Signal::default(),
         }))
     }
@@ -78,12 +81,21 @@ impl Origin {
     pub fn comes_back(&self) {
         self.0.away.set(false);
         self.0.back.notify();
+        for end in self.0.held.take() {
+            end();
+        }
     }
 
     /// The origin loses power and starts again at once.
     pub fn power_cut(&self, sim: &super::Sim) {
         sim.core.trace("origin cut", 0);
         self.0.files.borrow_mut().power_cut(&sim.core);
+    }
+
+    /// The same while boxes live: descriptors that wrote what is lost say so.
+    pub fn restart(&self, sim: &super::Sim) {
+        sim.core.trace("origin restart", 0);
+        self.0.files.borrow_mut().restart(&sim.core);
     }
 
     /// Runs an operation at once and without faults, as another user of the
@@ -120,8 +132,15 @@ impl Origin {
         let done = Completion::default();
         let (set, origin, core_) = (done.clone(), self.clone(), Rc::clone(core));
         core.after(core.latency(mean), move || {
-            if let Some(reply) = origin.finish(&core_, number) {
-                set.set(reply);
+            let held = origin.clone();
+            let end = move || {
+                if let Some(reply) = origin.finish(&core_, number) {
+                    set.set(reply);
+                }
+            };
+            match held.0.away.get() {
+                true => held.0.held.borrow_mut().push(Box::new(end)),
+                false => end(),
             }
         });
         done.wait().await

@@ -31,10 +31,13 @@ pub(super) struct File {
     durable_entries: BTreeMap<Name, Id>,
     /// Names that this file has.
     pub(super) links: u32,
+    /// A restart lost writes that a descriptor of a living box made: its next
+    /// fsync says so, as those of network file systems do.
+    forgot: bool,
 }
 
 /// What fsync of a file covers.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(super) struct Body {
     pub(super) kind: FileKind,
     pub(super) mode: u32,
@@ -118,14 +121,18 @@ impl Volatile {
         self.loose.push(changes);
     }
 
-    pub(super) fn sync(&mut self, id: Id) {
+    pub(super) fn sync(&mut self, id: Id) -> Result<(), Errno> {
         let Some(file) = self.files.get_mut(&id) else {
-            return;
+            return Err(Errno::ESTALE);
         };
+        if std::mem::take(&mut file.forgot) {
+            return Err(Errno::EIO);
+        }
         file.durable = file.body.clone();
         if file.body.kind == FileKind::Directory {
             self.sync_entries(id);
         }
+        Ok(())
     }
 
     /// Makes durable all changes of a directory, and those that they rest on:
@@ -199,6 +206,15 @@ impl Volatile {
             file.survive(core);
         }
         self.recount();
+    }
+
+    /// As [`Volatile::power_cut`], under boxes that live on.
+    pub(super) fn restart(&mut self, core: &Core) {
+        let writes_bytes = |f: &File| f.body.kind == FileKind::Regular;
+        for file in self.files.values_mut().filter(|f| writes_bytes(f)) {
+            file.forgot |= file.body != file.durable;
+        }
+        self.power_cut(core);
     }
 
     /// Counts names from the root again and forgets files that have none.
@@ -367,6 +383,7 @@ impl File {
             entries: BTreeMap::new(),
             durable_entries: BTreeMap::new(),
             links: 0,
+            forgot: false,
         }
     }
 

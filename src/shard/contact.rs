@@ -1,0 +1,476 @@
+//! Whether a target's origin is there: the one owner of that, and the door that
+//! every call to an origin goes through, because the calls are what tells.
+//!
+//! ```text
+//! connected ─ silence, a failure ─► suspect ─ more of it ─► disconnected
+//!     ▲                                │                     │       ▲
+//!     └──────────── an answer ─────────┴──────── reconnecting ◄───────┘
+//! ```
+//! An origin is *silent* while calls are under way and none is answered; a mount
+//! whose server is away hangs so. It *fails* if calls end with the errors of a
+//! broken mount. What clients may do meanwhile is the target's `disconnected`
+//! policy; what is cached is read whatever it says.
+
+use super::{Shard, Target, meta};
+use crate::base::{Errno, Mono, TargetId};
+use crate::conf::Disconnected;
+use crate::origin::{OriginCall, OriginOp, OriginReply};
+use crate::world::{Level, World};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::world::sync::Signal;
+
+/// How an origin answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OriginState {
+    #[default]
+    Connected,
+    /// It is silent, or the last calls failed as if it were away.
+    Suspect,
+    /// It is away.
+    Disconnected,
+    /// It was away and is being asked whether it is back, and still itself.
+    Reconnecting,
+}
+
+/// Silence after which an origin is suspect and is asked for a sign of life: a
+/// call that is only slow leaves threads that can answer it.
+pub const SUSPECT_AFTER: Duration = Duration::from_secs(5);
+/// Silence after which it counts as away.
+pub const AWAY_AFTER: Duration = Duration::from_secs(20);
+/// Failures in a row that look like an absent origin, until it counts as one.
+const ABSENT_AFTER: u32 = 4;
+const PAUSE_FIRST: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// What is known of one target's origin.
+#[derive(Default)]
+pub struct Contact {
+    /// Calls under way, by number, with their beginnings.
+    under_way: RefCell<BTreeMap<u64, Mono>>,
+    calls: Cell<u64>,
+    /// The last answer, whatever it said.
+    heard: Cell<Mono>,
+    /// Counts calls that an absence of the origin may have overtaken: what it
+    /// had answered before one, and not synced, it may have forgotten.
+    outages: Cell<u64>,
+    failures: Cell<u32>,
+    /// Some of them were those of a broken mount, or of a probe: EIO alone may
+    /// be one bad file's, which pauses write-back and says nothing of the rest.
+    broken: Cell<bool>,
+    failing_since: Cell<Mono>,
+    paused_until: Cell<Mono>,
+    /// Somebody asks for another try, whatever was found before.
+    asked: Cell<bool>,
+    probing: Cell<bool>,
+    watched: Cell<bool>,
+    /// The state that was told last, and since when.
+    told: Cell<OriginState>,
+    told_at: Cell<Mono>,
+    changed: Signal,
+    last_error: RefCell<Option<(Errno, String)>>,
+}
+
+/// Those of a shard, by target; made when first asked for.
+#[derive(Default)]
+pub struct Contacts(RefCell<BTreeMap<TargetId, Rc<Contact>>>);
+
+impl Contacts {
+    pub fn of(&self, target: TargetId) -> Rc<Contact> {
+        Rc::clone(self.0.borrow_mut().entry(target).or_default())
+    }
+}
+
+impl Contact {
+    #[must_use]
+    pub fn state(&self, now: Mono) -> OriginState {
+        let silence = self.silence(now).unwrap_or_default();
+        let away = self.is_broken() || silence >= AWAY_AFTER;
+        match away {
+            true if self.probing.get() => OriginState::Reconnecting,
+            true => OriginState::Disconnected,
+            false if self.failures.get() > 0 || silence >= SUSPECT_AFTER => OriginState::Suspect,
+            false => OriginState::Connected,
+        }
+    }
+
+    /// For how long it has been away, if it is.
+    #[must_use]
+    pub fn away(&self, now: Mono) -> Option<Duration> {
+        let silence = self.silence(now).filter(|silence| *silence >= AWAY_AFTER);
+        let absent = self.is_broken().then(|| now - self.failing_since.get());
+        silence.max(absent)
+    }
+
+    /// Its calls fail as those of a broken mount do: a probe comes first.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        self.failures.get() >= ABSENT_AFTER
+    }
+
+    fn is_broken(&self) -> bool {
+        self.is_absent() && self.broken.get()
+    }
+
+    /// How long calls have been under way without any answer.
+    fn silence(&self, now: Mono) -> Option<Duration> {
+        let under_way = self.under_way.borrow();
+        let (_, oldest) = under_way.first_key_value()?;
+        Some(now - (*oldest).max(self.heard.get()))
+    }
+
+    /// See the field: unchanged over a while, nothing was forgotten in it.
+    #[must_use]
+    pub fn outages(&self) -> u64 {
+        self.outages.get()
+    }
+    #[must_use]
+    pub fn last_error(&self) -> Option<(Errno, String)> {
+        self.last_error.borrow().clone()
+    }
+    pub fn note(&self, errno: Errno, what: String) {
+        *self.last_error.borrow_mut() = Some((errno, what));
+    }
+
+    /// How long to leave the origin alone.
+    #[must_use]
+    pub fn pause(&self, now: Mono) -> Option<Duration> {
+        let left = self.paused_until.get() - now;
+        (!left.is_zero()).then_some(left)
+    }
+    /// Tries again at once.
+    pub fn resume(&self) {
+        self.paused_until.set(Mono(0));
+        self.asked.set(self.is_absent());
+    }
+    /// Is a try that was asked for still to come?
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.asked.get()
+    }
+
+    /// An operation of write-back ended. Any answer but those of an absent
+    /// origin is a sign of life, an error as well.
+    pub fn on_end(&self, now: Mono, error: Option<Errno>) {
+        self.asked.set(false);
+        if !error.is_some_and(|e| e == Errno::EIO || is_broken(e)) {
+            self.failures.set(0);
+            self.broken.set(false);
+            return;
+        }
+        if self.failures.get() == 0 {
+            self.failing_since.set(now);
+        }
+        let failures = self.failures.get().saturating_add(1);
+        self.failures.set(failures);
+        let broken = self.broken.get() || error.is_some_and(is_broken);
+        self.broken.set(broken);
+        if self.is_absent() {
+            let pause = PAUSE_FIRST * 2u32.saturating_pow((failures - ABSENT_AFTER).min(10));
+            self.paused_until.set(now + pause.min(PAUSE_MAX));
+        }
+    }
+
+    fn begin(&self, now: Mono) -> u64 {
+        let number = self.calls.replace(self.calls.get() + 1);
+        self.under_way.borrow_mut().insert(number, now);
+        number
+    }
+
+    fn end(&self, number: u64, now: Mono, error: Option<Errno>) {
+        let begun = self.under_way.borrow_mut().remove(&number);
+        let broken = error.is_some_and(is_broken);
+        if !broken {
+            self.heard.set(now);
+        }
+        if broken || begun.is_some_and(|begun| now - begun >= SUSPECT_AFTER) {
+            self.outages.set(self.outages.get() + 1);
+        }
+    }
+}
+
+/// Errors of a mount whose server is away. EIO is not among them: it may be one
+/// bad file's.
+fn is_broken(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::ENOTCONN
+            | Errno::ETIMEDOUT
+            | Errno::EHOSTUNREACH
+            | Errno::ECONNREFUSED
+            | Errno::ECONNRESET
+            | Errno::ESHUTDOWN
+            | Errno::ENODEV
+    )
+}
+
+/// A call under way; whose caller gives it up is no sign of silence any more.
+struct UnderWay<'a> {
+    contact: &'a Contact,
+    number: u64,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.contact.under_way.borrow_mut().remove(&self.number);
+    }
+}
+
+/// One call to the target's origin.
+pub async fn call<W: World>(shard: &Shard<W>, target: TargetId, op: OriginOp) -> OriginReply {
+    let contact = shard.contacts.of(target);
+    let number = contact.begin(shard.world.now());
+    let under_way = UnderWay {
+        contact: &contact,
+        number,
+    };
+    watch(shard, target, &contact);
+    let reply = shard.world.origin(OriginCall { target, op }).await;
+    let error = match &reply {
+        OriginReply::Failed(errno) => Some(*errno),
+        OriginReply::Read { result, .. } => result.as_ref().err().copied(),
+        _ => None,
+    };
+    let now = shard.world.now();
+    let was_silent = contact.told.get() != OriginState::Connected;
+    contact.end(number, now, error);
+    drop(under_way);
+    if was_silent {
+        tell(&shard.world, target, &contact);
+    }
+    reply
+}
+
+/// Looks at the silence of a target's origin while calls are under way.
+fn watch<W: World>(shard: &Shard<W>, target: TargetId, contact: &Rc<Contact>) {
+    if contact.watched.replace(true) {
+        return;
+    }
+    let (world, contact) = (shard.world.clone(), Rc::clone(contact));
+    shard.world.spawn(async move {
+        while let Some(silence) = contact.silence(world.now()) {
+            tell(&world, target, &contact);
+            // Whoever waits by it looks again, and at the policy's clock.
+            contact.changed.notify();
+            if silence >= SUSPECT_AFTER && !contact.probing.replace(true) {
+                let (asking, asked) = (world.clone(), Rc::clone(&contact));
+                world.spawn(async move { ask_for_life(&asking, target, &asked).await });
+            }
+            let next = [SUSPECT_AFTER, AWAY_AFTER]
+                .into_iter()
+                .find(|at| *at > silence);
+            let wait = next.map_or(SUSPECT_AFTER, |at| at - silence);
+            world.sleep(wait).await;
+        }
+        contact.watched.set(false);
+        tell(&world, target, &contact);
+        contact.changed.notify();
+    });
+}
+
+/// A call that any origin answers at once, if it answers.
+async fn ask_for_life<W: World>(world: &W, target: TargetId, contact: &Contact) {
+    let op = OriginOp::Statfs;
+    let reply = world.origin(OriginCall { target, op }).await;
+    contact.probing.set(false);
+    if !matches!(reply, OriginReply::Failed(e) if is_broken(e)) {
+        contact.heard.set(world.now());
+    }
+    tell(world, target, contact);
+}
+
+/// Logs a change of the state and wakes those that wait by it.
+fn tell<W: World>(world: &W, target: TargetId, contact: &Contact) {
+    let now = world.now();
+    let (before, state) = (contact.told.get(), contact.state(now));
+    if before == state {
+        return;
+    }
+    contact.changed.notify();
+    contact.told.set(state);
+    let since = now - contact.told_at.replace(now);
+    let is_away = |s| matches!(s, OriginState::Disconnected | OriginState::Reconnecting);
+    match state {
+        _ if is_away(state) && !is_away(before) => {
+            let line = format!(
+                "target {target}: the origin is away; what is cached is served, the rest \
+                 goes by the target's `disconnected` policy"
+            );
+            world.log(Level::Error, &line);
+        }
+        OriginState::Suspect if before == OriginState::Connected => {
+            let line = format!("target {target}: the origin does not answer");
+            world.log(Level::Warn, &line);
+        }
+        OriginState::Connected => {
+            let line = format!(
+                "target {target}: the origin is back, {} s after the last change",
+                since.as_secs()
+            );
+            world.log(Level::Info, &line);
+        }
+        _ => {}
+    }
+}
+
+/// Why a change may not be made now. Changes that were accepted before (their
+/// replay) are not asked about.
+#[must_use]
+pub fn refuses_changes<W: World>(shard: &Shard<W>, target: &Target) -> Option<Errno> {
+    match policy(shard, target)? {
+        Disconnected::ReadWrite => None,
+        Disconnected::ReadOnly => Some(Errno::EROFS),
+        Disconnected::Fail => Some(Errno::EIO),
+    }
+}
+
+/// Why what is not cached cannot be had now: the error of a mount that does not
+/// wait for ever, which programs know from soft mounts.
+#[must_use]
+pub fn refuses_misses<W: World>(shard: &Shard<W>, target: &Target) -> Option<Errno> {
+    match policy(shard, target)? {
+        Disconnected::ReadWrite => None,
+        Disconnected::ReadOnly | Disconnected::Fail => Some(Errno::ETIMEDOUT),
+    }
+}
+
+/// What holds while the origin is away: the policy, and `fail` when that has
+/// lasted longer than the policy may.
+fn policy<W: World>(shard: &Shard<W>, target: &Target) -> Option<Disconnected> {
+    let away = shard.contacts.of(target.id).away(shard.world.now())?;
+    let conf = target.conf.borrow();
+    match away > conf.disconnected_max {
+        true => Some(Disconnected::Fail),
+        false => Some(conf.disconnected),
+    }
+}
+
+/// What `answer` gives, unless the origin is away, or goes away meanwhile, and
+/// the policy is not to wait. `answer` is somebody else's work, which goes on.
+pub async fn unless_away<W: World, T>(
+    shard: &Shard<W>,
+    target: &Target,
+    answer: impl Future<Output = T>,
+) -> Result<T, Errno> {
+    let contact = shard.contacts.of(target.id);
+    let mut answer = pin!(answer);
+    loop {
+        if let Some(errno) = refuses_misses(shard, target) {
+            return Err(errno);
+        }
+        let mut changed = pin!(contact.changed.wait());
+        let ended = poll_fn(|cx| {
+            if let Poll::Ready(value) = answer.as_mut().poll(cx) {
+                return Poll::Ready(Some(value));
+            }
+            changed.as_mut().poll(cx).map(|()| None)
+        });
+        if let Some(value) = ended.await {
+            return Ok(value);
+        }
+    }
+}
+
+/// Probes an origin whose calls failed: the mount may be a new one, and must
+/// show the same tree. False: not yet, try again later.
+pub async fn reconnect<W: World>(shard: &Rc<Shard<W>>, target: &Target) -> bool {
+    let contact = shard.contacts.of(target.id);
+    if !contact.is_absent() {
+        return true;
+    }
+    contact.probing.set(true);
+    let probed = probe(shard, target).await;
+    contact.probing.set(false);
+    // Whatever it said: an origin that fails its probe is not there.
+    let error = probed.err().map(|errno| {
+        contact.note(errno, "probe of the origin".to_owned());
+        Errno::ENOTCONN
+    });
+    contact.on_end(shard.world.now(), error);
+    tell(&shard.world, target.id, &contact);
+    error.is_none()
+}
+
+async fn probe<W: World>(shard: &Rc<Shard<W>>, target: &Target) -> Result<(), Errno> {
+    let limits = match call(shard, target.id, OriginOp::Probe).await {
+        OriginReply::Probed(limits) => limits,
+        OriginReply::Failed(e) => return Err(e),
+        _ => return Err(Errno::EIO),
+    };
+    let root = meta::inode(shard, target.root).await?;
+    // Another tree under the mount point: an empty directory whose mount failed.
+    if root
+        .locator
+        .identity
+        .is_some_and(|known| known != limits.root)
+    {
+        return Err(Errno::ESTALE);
+    }
+    *target.limits.borrow_mut() = Some(*limits);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: u64) -> Mono {
+        Mono(0) + Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn silence_counts_from_the_last_answer_and_only_under_calls() {
+        let c = Contact::default();
+        assert_eq!(c.state(at(1000)), OriginState::Connected);
+        let (a, b) = (c.begin(at(0)), c.begin(at(3)));
+        assert_eq!(c.state(at(4)), OriginState::Connected);
+        assert_eq!(c.state(at(5)), OriginState::Suspect);
+        assert_eq!(
+            (c.state(at(20)), c.away(at(19))),
+            (OriginState::Disconnected, None)
+        );
+        c.end(b, at(21), Some(Errno::ENOENT));
+        assert_eq!(
+            c.state(at(25)),
+            OriginState::Connected,
+            "an error is an answer"
+        );
+        assert_eq!(c.state(at(26)), OriginState::Suspect);
+        assert_eq!(c.outages(), 1);
+        c.probing.set(true);
+        assert_eq!(c.state(at(60)), OriginState::Reconnecting);
+        assert_eq!(c.away(at(60)), Some(Duration::from_secs(39)));
+        c.end(a, at(61), None);
+        assert_eq!((c.state(at(61)), c.outages()), (OriginState::Connected, 2));
+    }
+
+    #[test]
+    fn a_broken_mount_is_away_and_a_bad_file_is_not() {
+        let c = Contact::default();
+        for n in 0..8 {
+            c.on_end(at(n), Some(Errno::EIO));
+        }
+        assert!(
+            c.is_absent() && c.pause(at(8)).is_some(),
+            "write-back rests"
+        );
+        assert_eq!(
+            (c.state(at(8)), c.away(at(8))),
+            (OriginState::Suspect, None)
+        );
+        c.on_end(at(9), Some(Errno::ENOTCONN));
+        assert_eq!(c.state(at(9)), OriginState::Disconnected);
+        assert_eq!(c.away(at(9)), Some(Duration::from_secs(9)));
+        c.on_end(at(10), Some(Errno::ENOSPC));
+        assert_eq!(
+            (c.state(at(10)), c.away(at(10))),
+            (OriginState::Connected, None)
+        );
+    }
+}
