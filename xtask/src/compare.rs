@@ -29,7 +29,7 @@ pub struct Options {
     /// Leave out the peer
     #[arg(long)]
     no_peer: bool,
-    /// Only rows whose name contains this
+    /// Only rows whose name contains this, or one of these, separated by commas
     #[arg(long, default_value = "")]
     only: String,
     /// For programs
@@ -64,7 +64,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     let mut rows = Vec::new();
     for (name, unit, work) in WORK
         .iter()
-        .filter(|(name, ..)| name.contains(&options.only))
+        .filter(|(name, ..)| options.only.split(',').any(|part| name.contains(part)))
     {
         let mut rates: [Vec<f64>; 3] = Default::default();
         for _ in 0..options.rounds {
