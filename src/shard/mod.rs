@@ -44,6 +44,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 mod admin;
+mod counters;
 pub mod data;
 pub mod dispatch;
 mod file;
@@ -64,6 +65,7 @@ pub struct Shard<W: World> {
     pub data: data::Data,
     pub writeback: writeback::Writeback,
     pub sessions: session::Sessions,
+    counters: counters::Counters,
     /// The last transno given out.
     pub transno: Cell<Transno>,
     /// The journal position of the last change applied.
@@ -94,6 +96,7 @@ impl<W: World> Shard<W> {
             data: data::Data::new(memory_bytes),
             writeback: writeback::Writeback::default(),
             sessions: session::Sessions::default(),
+            counters: counters::Counters::default(),
             applied: Cell::new(Lsn(0)),
         }
     }
