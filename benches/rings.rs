@@ -115,7 +115,7 @@ fn round_trips(count: u64, depth: u64) -> Duration {
     let echo = thread::spawn(move || {
         run(Options::new("far", far), |world: Local| async move {
             while let Arrival::Peer { from, message } = world.arrival().await {
-                world.tell(from, message);
+                world.tell(from, message).expect("room");
             }
         })
         .expect("a ring");
@@ -127,7 +127,7 @@ fn round_trips(count: u64, depth: u64) -> Duration {
         let mut sent = 0;
         for received in 0..count {
             while sent < count && sent < received + depth {
-                world.tell(to, vec![0; 16]);
+                world.tell(to, vec![0; 16]).expect("room");
                 sent += 1;
             }
             black_box(world.arrival().await);

@@ -290,6 +290,8 @@ fn an_origin_that_is_read_only() {
     assert_eq!(fs::read_to_string(m.join("old")).unwrap(), "old\n");
     let refused = fs::write(m.join("new"), b"x").unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(libc::EROFS));
+    let counted = &site.status()["shard"][0]["counters"]["refused"];
+    assert!(counted["ENOENT(2)"].as_u64() >= Some(1), "{counted}");
     site.umount(&m);
     site.stop();
     support::sh(site.dir.path(), "umount origin");
@@ -390,6 +392,18 @@ fn a_garbage_peer_loses_its_connection_and_nobody_else_notices() {
         fs::write(m.join("f"), round.to_string()).unwrap();
         assert_eq!(fs::read_to_string(m.join("f")).unwrap(), round.to_string());
     }
+    // Each has its log line and is counted (section 12, number 10).
+    let status = site.status();
+    assert_eq!(status["connections"]["accepted"], 51, "{status}");
+    assert_eq!(status["connections"]["turned away"], 50, "{status}");
+    assert!(
+        status["logged"]["warnings"].as_u64() >= Some(50),
+        "{status}"
+    );
+    assert!(
+        status["shard"][0]["counters"]["requests"].as_u64() > Some(100),
+        "{status}"
+    );
     site.umount(&m);
     site.stop();
 }

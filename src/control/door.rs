@@ -5,7 +5,8 @@ use super::admin::{Answer, Command};
 use super::cli::Failure;
 use super::mounted::{self, Mounted};
 use crate::base::{ShardId, TargetId};
-use crate::reactor::{Descriptor, Inbox, Local, Mail};
+use crate::reactor::signals::{SignalStream, Signals};
+use crate::reactor::{Descriptor, Inbox, Local, Log, Mail};
 use crate::wire::frame::{Bounds, Content, Layout};
 use crate::wire::{ConnectRequest, Features};
 use crate::world::sync::{Promise, Signal};
@@ -30,6 +31,8 @@ pub struct Desk {
     pub routes: Vec<(String, TargetId, ShardId)>,
     /// What `status` says of the box itself.
     pub facts: Value,
+    /// Of the whole box.
+    pub log: Log,
 }
 
 struct Door {
@@ -41,12 +44,16 @@ struct Door {
     mounted: RefCell<Option<Mounted>>,
     /// Clients that have not finished their CONNECT.
     arriving: Cell<usize>,
+    accepted: Cell<u64>,
+    /// Connections that were closed before a shard had them.
+    turned_away: Cell<u64>,
 }
 
-/// Serves until a signal, a `shutdown`, or the end of the mount.
+/// Serves until one of `signals`, a `shutdown`, or the end of the mount.
 pub async fn serve(
     world: Local,
     desk: Desk,
+    signals: Signals,
     mount: Option<mounted::Wanted>,
 ) -> Result<(), Failure> {
     let addr = desk
@@ -61,10 +68,12 @@ pub async fn serve(
         stop: Signal::default(),
         mounted: RefCell::new(None),
         arriving: Cell::new(0),
+        accepted: Cell::new(0),
+        turned_away: Cell::new(0),
     });
     world.spawn(accept_clients(Rc::clone(&door)));
     world.spawn(accept_admins(Rc::clone(&door)));
-    world.spawn(signals(Rc::clone(&door))?);
+    world.spawn(end_at_signal(Rc::clone(&door), signals.on(&world)));
     println!("ready on {addr}");
     if let Some(wanted) = mount {
         let mounted = Mounted::start(&wanted)?;
@@ -88,6 +97,12 @@ impl Door {
     fn end(&self) {
         self.stopping.set(true);
         self.stop.notify();
+    }
+
+    fn turn_away(&self, peer: &str, why: &str) {
+        self.turned_away.set(self.turned_away.get() + 1);
+        let line = format!("{peer}: closed: {why}");
+        self.world.log(Level::Warn, &line);
     }
 
     /// The inbox of the shard that serves the CONNECT in `first`; the first
@@ -122,20 +137,16 @@ async fn accept_clients(door: Rc<Door>) {
     let fd = Descriptor::new(fd);
     while door.world.poll_readable(&fd).await.is_ok() {
         while let Ok((stream, peer)) = door.desk.listener.accept() {
+            door.accepted.set(door.accepted.get() + 1);
             if door.arriving.get() >= ARRIVING_MAX {
-                door.world.log(
-                    Level::Warn,
-                    &format!("{peer}: too many are connecting: closed"),
-                );
+                door.turn_away(&peer.to_string(), "too many are connecting");
                 continue;
             }
             door.arriving.set(door.arriving.get() + 1);
             let (door2, peer) = (Rc::clone(&door), peer.to_string());
             door.world.spawn(async move {
                 if let Err(why) = introduce(&door2, stream.into(), &peer).await {
-                    door2
-                        .world
-                        .log(Level::Warn, &format!("{peer}: closed: {why}"));
+                    door2.turn_away(&peer, &why);
                 }
                 door2.arriving.set(door2.arriving.get() - 1);
             });
@@ -240,6 +251,12 @@ async fn answer(door: &Rc<Door>, command: &Command) -> Answer {
                 }
             }
             all["shard"] = Value::Array(shards);
+            let (errors, warnings) = door.desk.log.counts();
+            all["logged"] = json!({ "errors": errors, "warnings": warnings });
+            all["connections"] = json!({
+                "accepted": door.accepted.get(),
+                "turned away": door.turned_away.get(),
+            });
             Answer::Done(all)
         }
         Command::Flush { target, .. } => match door.desk.routes.iter().find(|r| r.0 == *target) {
@@ -288,19 +305,11 @@ async fn ask_shard(door: &Rc<Door>, inbox: &Inbox, command: &Command) -> Answer 
     serde_json::from_str(&text).unwrap_or_else(|e| broken(&e))
 }
 
-/// A task that ends the service at SIGTERM or SIGINT.
-fn signals(door: Rc<Door>) -> Result<impl Future<Output = ()>, Failure> {
-    let failed = |e: io::Error| Failure::failed(format!("signals cannot be received: {e}"));
-    let (ours, theirs) = UnixStream::pair().map_err(failed)?;
-    for signal in [libc::SIGTERM, libc::SIGINT] {
-        let end = theirs.try_clone().map_err(failed)?;
-        signal_hook::low_level::pipe::register(signal, end).map_err(failed)?;
-    }
-    let fd = Descriptor::new(OwnedFd::from(ours));
-    Ok(async move {
-        let _ = door.world.poll_readable(&fd).await;
+/// Ends the service at the first signal; later ones change nothing.
+async fn end_at_signal(door: Rc<Door>, signals: SignalStream) {
+    while signals.next().await.is_ok() {
         door.end();
-    })
+    }
 }
 
 /// Clients that may be between accept and the end of their CONNECT.

@@ -8,10 +8,12 @@ use crate::base::{Pool, ShardId, TargetId};
 use crate::conf::{Conf, Shards, TargetConf};
 use crate::flash;
 use crate::origin::posix::Posix;
+use crate::reactor::signals::Signals;
 use crate::reactor::{self, Inbox, Local, Log, Options, Origins, Port};
 use crate::shard::{self, Begin};
 use crate::store::superblock::TargetEntry;
 use crate::world::Level;
+use rustix::process::Signal;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -23,11 +25,16 @@ use std::time::Duration;
 /// Runs a box until it is told to stop.
 pub fn run(options: &Serve) -> Result<(), Failure> {
     let conf = load(options)?;
+    // Before there are other threads. A stop asked for during a start comes
+    // right after it, and is a clean one.
+    let signals = Signals::block(&[Signal::TERM, Signal::INT])
+        .map_err(|e| Failure::failed(format!("signals cannot be received: {e}")))?;
     check_origins(&conf)?;
     let listener = listen(&conf)?;
     let mut cache = Cache::open(&conf, options.force)?;
     let admin = admin_socket(&conf.admin_socket)?;
-    let shards = start_shards(&conf, &cache)?;
+    let log = Log::stderr(Level::Info);
+    let shards = start_shards(&conf, &cache, &log)?;
     let addr = listener
         .local_addr()
         .map_err(|e| Failure::failed(format!("the listening socket has no address: {e}")))?;
@@ -37,6 +44,7 @@ pub fn run(options: &Serve) -> Result<(), Failure> {
         inboxes: shards.iter().map(|s| s.inbox.clone()).collect(),
         routes: routes(&conf, &cache),
         facts: facts(&conf, &cache, addr),
+        log: log.clone(),
     };
     let mount = options.mount.clone().map(|dir| mounted::Wanted {
         dir,
@@ -45,7 +53,8 @@ pub fn run(options: &Serve) -> Result<(), Failure> {
     });
     let mut own = Options::new("control", port()?);
     own.entries = 64;
-    let served = reactor::run(own, |world| door::serve(world, desk, mount))
+    own.log = log;
+    let served = reactor::run(own, |world| door::serve(world, desk, signals, mount))
         .map_err(|e| Failure::failed(e.to_string()))?;
     let stopped = stop_shards(shards);
     let _ = std::fs::remove_file(&conf.admin_socket);
@@ -73,11 +82,12 @@ fn load(options: &Serve) -> Result<Conf, Failure> {
 fn check_origins(conf: &Conf) -> Result<(), Failure> {
     for target in &conf.targets {
         let known = conf.cache_path.exists();
-        let fault = match std::fs::metadata(&target.origin) {
-            Ok(meta) if meta.is_dir() => continue,
-            Ok(_) => "not a directory",
-            Err(_) if known => continue,
-            Err(_) => "there is no such directory",
+        let fault = match look(&target.origin) {
+            Some(Ok(true)) => continue,
+            Some(Ok(false)) => "not a directory",
+            Some(Err(_)) | None if known => continue,
+            Some(Err(_)) => "there is no such directory",
+            None => "it does not answer",
         };
         return Err(Failure::failed(format!(
             "target {}: origin {}: {fault}: mount or create it, or correct target.{}.origin",
@@ -88,6 +98,23 @@ fn check_origins(conf: &Conf) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+/// Whether a directory is there; None if that cannot be found out soon. In a
+/// thread of its own: a file system whose server is away answers nobody, and
+/// what is cached of it is to be served all the same.
+fn look(path: &Path) -> Option<std::io::Result<bool>> {
+    let (tell, told) = mpsc::channel();
+    let path = path.to_path_buf();
+    let work = move || {
+        // Who asked may have given up.
+        let _ = tell.send(std::fs::metadata(path).map(|meta| meta.is_dir()));
+    };
+    let thread = std::thread::Builder::new().name("look".into()).spawn(work);
+    thread.ok().and_then(|_| told.recv_timeout(LOOK).ok())
+}
+
+/// How long a start waits for one origin.
+const LOOK: Duration = Duration::from_secs(1);
 
 fn listen(conf: &Conf) -> Result<TcpListener, Failure> {
     let is_taken = |e: &std::io::Error| e.kind() == std::io::ErrorKind::AddrInUse;
@@ -174,7 +201,7 @@ struct Start {
     id: ShardId,
 }
 
-fn start_shards(conf: &Conf, cache: &Cache) -> Result<Vec<Running>, Failure> {
+fn start_shards(conf: &Conf, cache: &Cache, log: &Log) -> Result<Vec<Running>, Failure> {
     let count = cache.volume.superblock.shards;
     let ports = Port::mesh(count)
         .map_err(|e| Failure::failed(format!("no doorbells for {count} shards: {e}")))?;
@@ -182,7 +209,8 @@ fn start_shards(conf: &Conf, cache: &Cache) -> Result<Vec<Running>, Failure> {
     let (ready, is_ready) = mpsc::channel();
     let mut running = Vec::new();
     for port in ports {
-        let start = prepare(conf, cache, port, &origins)?;
+        let mut start = prepare(conf, cache, port, &origins)?;
+        start.options.log = log.clone();
         let inbox = start.options.port.inbox();
         let ready = ready.clone();
         let thread = std::thread::Builder::new()
@@ -216,7 +244,6 @@ fn prepare(conf: &Conf, cache: &Cache, port: Port, origins: &Origins) -> Result<
     options.entries = 1024;
     options.pool = Pool::with_numbered([512, 128, 32], REGISTERED_BUFFERS);
     options.origins = origins.clone();
-    options.log = Log::stderr(Level::Info);
     options.flash =
         Some(reactor::flash::open(&conf.cache_path).map_err(|e| Failure::failed(e.to_string()))?);
     let entries: Vec<(TargetEntry, TargetConf)> = conf

@@ -11,7 +11,7 @@ use crate::base::{Errno, Location, Lsn, Slice};
 use crate::store::Appended;
 use crate::store::segment::{HEADER_BYTES, SegmentHeader, SegmentKind};
 use crate::store::space::{Need, Role};
-use crate::world::{Level, World};
+use crate::world::World;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
@@ -286,7 +286,7 @@ impl<W: World> State<W> {
             "flash of shard {}: {} bytes in segment {} at {} are lost: {why}",
             self.shard, piece.len, piece.at.segment, piece.at.offset
         );
-        self.world.log(Level::Error, &line);
+        self.note_damage(&line);
     }
 }
 

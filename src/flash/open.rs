@@ -312,6 +312,7 @@ fn assemble<W: World>(
         committed: Cell::new(root.transno),
         root: RefCell::new(root),
         fenced: Cell::new(false),
+        damaged: Cell::new(0),
         closing: Cell::new(false),
         work: Signal::default(),
         progress: Signal::default(),

@@ -50,6 +50,8 @@ pub(super) struct State<W: World> {
     pub transno: Cell<Transno>,
     pub committed: Cell<Transno>,
     pub fenced: Cell<bool>,
+    /// Pieces and tables that were found damaged, each time.
+    pub damaged: Cell<u64>,
     pub closing: Cell<bool>,
     /// For the flusher: there may be a group to write.
     pub work: Signal,
@@ -243,6 +245,13 @@ impl<W: World> Flash<W> {
     pub fn is_fenced(&self) -> bool {
         self.0.fenced.get()
     }
+
+    /// How often bytes or index tables were found damaged since the start; each
+    /// has its log line.
+    #[must_use]
+    pub fn damaged(&self) -> u64 {
+        self.0.damaged.get()
+    }
 }
 
 impl<W: World> State<W> {
@@ -257,6 +266,12 @@ impl<W: World> State<W> {
             return Err(Errno::EIO);
         }
         Ok(at + u64::from(offset))
+    }
+
+    /// Logs damage that was found, and counts it.
+    pub fn note_damage(&self, line: &str) {
+        self.damaged.set(self.damaged.get() + 1);
+        self.world.log(Level::Error, line);
     }
 
     fn is_behind(&self) -> bool {

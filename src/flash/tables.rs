@@ -7,7 +7,7 @@ use super::state::State;
 use crate::base::{DecodeError, Errno, Slice};
 use crate::store::block::Block;
 use crate::store::table::{BlockEntry, TableMeta};
-use crate::world::{Level, World};
+use crate::world::World;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -79,7 +79,7 @@ impl<W: World> State<W> {
             "flash of shard {}: index table {} in segment {} is damaged: {e}",
             self.shard, table.id, table.segment
         );
-        self.world.log(Level::Error, &line);
+        self.note_damage(&line);
         Errno::EIO
     }
 }

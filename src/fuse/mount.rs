@@ -20,9 +20,11 @@ use super::sys::attach::{Attach, Detached, Flag, attach, detach};
 use super::sys::process::{self, Side};
 use crate::base::limits::{BLOCK, PAYLOAD_MAX};
 use crate::client::{self, Client};
+use crate::reactor::signals::{SignalStream, Signals};
 use crate::reactor::{self, Descriptor, Local, Port};
 use crate::world::sync::Promise;
 use crate::world::{Level, World};
+use rustix::process::Signal;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -186,7 +188,9 @@ fn serve_detached(plan: Plan, mut ready: impl FnMut() + 'static) -> Result<(), F
 
 /// Connects, mounts, serves, drains. `ready` is called when the mount answers.
 fn run(plan: Plan, log: reactor::Log, ready: impl FnOnce(&Path) + 'static) -> Result<(), Fault> {
-    let signals = process::signals().map_err(|e| system("signals cannot be read", &e))?;
+    // Before there are other threads: a signal reaches one that takes it.
+    let signals = Signals::block(&[Signal::INT, Signal::TERM, Signal::HUP])
+        .map_err(|e| system("signals cannot be read", &e))?;
     // Nothing of the mount may be in use by its own process (C14).
     std::env::set_current_dir("/").map_err(|e| system("cannot go to /", &e))?;
     if rustix::process::geteuid().is_root() {
@@ -197,14 +201,17 @@ fn run(plan: Plan, log: reactor::Log, ready: impl FnOnce(&Path) + 'static) -> Re
     let port = Port::alone().map_err(|e| system("no event descriptor", &e))?;
     let mut options = reactor::Options::new("mount", port);
     options.log = log;
-    let life = |local: Local| life(local, plan, Descriptor::new(signals), ready);
+    let life = |local: Local| {
+        let signals = signals.on(&local);
+        life(local, plan, signals, ready)
+    };
     reactor::run(options, life).map_err(|e| Fault::failed(e.to_string()))?
 }
 
 async fn life(
     local: Local,
     plan: Plan,
-    signals: Descriptor,
+    signals: SignalStream,
     ready: impl FnOnce(&Path),
 ) -> Result<(), Fault> {
     let client = connect(&local, &plan).await?;
@@ -320,32 +327,23 @@ fn tune(local: &Local, dir: &Path) {
 /// The first signal unmounts; the mount then drains. A second one gives up.
 async fn on_signals(
     local: Local,
-    signals: Descriptor,
+    signals: SignalStream,
     dir: PathBuf,
     ended: Promise<Result<(), crate::base::Errno>>,
 ) {
     let mut is_leaving = false;
-    loop {
-        if local.poll_readable(&signals).await.is_err() {
-            return;
+    while let Ok(signal) = signals.next().await {
+        if signal == Signal::HUP {
+            continue;
         }
-        while let Some(signal) = process::next_signal(&signals) {
-            if signal == libc::SIGHUP {
-                continue;
-            }
-            if is_leaving {
-                local.log(
-                    Level::Error,
-                    "second signal: gone before everything was stable",
-                );
-                std::process::exit(1);
-            }
-            is_leaving = true;
-            let (local, dir, ended) = (local.clone(), dir.clone(), ended.clone());
-            local
-                .clone()
-                .spawn(async move { leave(local, dir, ended).await });
+        if is_leaving {
+            let line = "second signal: gone before everything was stable";
+            local.log(Level::Error, line);
+            std::process::exit(1);
         }
+        is_leaving = true;
+        let (leaving, dir, ended) = (local.clone(), dir.clone(), ended.clone());
+        local.spawn(async move { leave(leaving, dir, ended).await });
     }
 }
 

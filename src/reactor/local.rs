@@ -9,7 +9,7 @@ use crate::reactor::job::{Descriptor, Job, Kind, Parts};
 use crate::reactor::linger::Linger;
 use crate::reactor::log::Log;
 use crate::reactor::origins::{self, Origins};
-use crate::reactor::port::{Delivery, Mail, Post};
+use crate::reactor::port::{Delivery, Mail, Post, Refused};
 use crate::reactor::random::Random;
 use crate::reactor::slots::{Driver, Operation};
 use crate::reactor::stream::{Stream, done};
@@ -207,10 +207,16 @@ impl World for Local {
         }
     }
 
-    fn tell(&self, to: ShardId, message: Vec<u8>) {
-        if !self.0.post.tell(to, message) {
-            self.log(Level::Error, &format!("no shard {to} to tell something"));
-        }
+    fn tell(&self, to: ShardId, message: Vec<u8>) -> Result<(), Vec<u8>> {
+        self.0.post.tell(to, message).map_err(|refused| {
+            let (why, message) = match refused {
+                Refused::NoShard(message) => ("there is none", message),
+                Refused::Behind(message) => ("it is too far behind", message),
+            };
+            let line = format!("shard {to} was not told something: {why}");
+            self.log(Level::Error, &line);
+            message
+        })
     }
 
     fn log(&self, level: Level, line: &str) {

@@ -4,12 +4,21 @@ use crate::base::Time;
 use crate::world::Level;
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Where lines go; a cheap handle. What is louder than `max` is written.
+/// Where lines go; a cheap handle. What is louder than `max` is written. What
+/// went wrong is counted over all clones.
 #[derive(Clone)]
 pub struct Log {
     max: Level,
     sink: Sink,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    errors: AtomicU64,
+    warnings: AtomicU64,
 }
 
 /// Takes a line's level, the name of its thread, and its text.
@@ -36,10 +45,23 @@ impl Log {
         Log {
             max,
             sink: Arc::new(sink),
+            counts: Arc::default(),
         }
     }
 
+    /// Lines so far: errors, and warnings.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64) {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (of(&self.counts.errors), of(&self.counts.warnings))
+    }
+
     pub fn write(&self, level: Level, name: &str, line: &str) {
+        match level {
+            Level::Error => self.counts.errors.fetch_add(1, Ordering::Relaxed),
+            Level::Warn => self.counts.warnings.fetch_add(1, Ordering::Relaxed),
+            Level::Info | Level::Debug => 0,
+        };
         if level <= self.max {
             (self.sink)(level, name, line);
         }
@@ -85,6 +107,16 @@ fn civil(days: i64) -> (i64, i64, i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_went_wrong_is_counted_over_clones() {
+        let log = Log::new(Level::Error, |_, _, _| {});
+        let other = log.clone();
+        for level in [Level::Error, Level::Warn, Level::Warn, Level::Info] {
+            other.write(level, "test", "line");
+        }
+        assert_eq!(log.counts(), (1, 2));
+    }
 
     #[test]
     fn times_are_written_as_iso() {

@@ -139,6 +139,14 @@ pub(super) enum Delivery {
     Stop,
 }
 
+/// Why a message was not taken; it comes back.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    NoShard(Vec<u8>),
+    /// Ring and backlog are full.
+    Behind(Vec<u8>),
+}
+
 /// The reactor's own side of its port.
 pub(super) struct Post {
     port: Port,
@@ -248,23 +256,25 @@ impl Post {
         }
     }
 
-    /// Sends to another reactor; false if there is none of that number.
-    pub fn tell(&self, to: ShardId, message: Vec<u8>) -> bool {
+    /// Sends to another reactor, or queues for it.
+    pub fn tell(&self, to: ShardId, message: Vec<u8>) -> Result<(), Refused> {
         let to = usize::from(to.0);
         let Some(Some(link)) = self.port.links.get(to) else {
-            return false;
+            return Err(Refused::NoShard(message));
         };
         let mut backlog = self.backlog.borrow_mut();
-        let refused = if backlog[to].is_empty() {
+        let unsent = if backlog[to].is_empty() {
             link.push(message)
         } else {
             Err(message)
         };
-        if let Err(message) = refused {
-            backlog[to].push_back(message);
-            self.backlog_len.set(self.backlog_len.get() + 1);
+        let Err(message) = unsent else { return Ok(()) };
+        if backlog[to].len() >= BACKLOG_MAX {
+            return Err(Refused::Behind(message));
         }
-        true
+        backlog[to].push_back(message);
+        self.backlog_len.set(self.backlog_len.get() + 1);
+        Ok(())
     }
 
     fn flush(&self) {
@@ -314,6 +324,9 @@ impl Link {
 const MAIL_MAX: usize = 1024;
 /// Messages that may wait in a ring.
 const LINK_LEN: usize = 1024;
+/// Messages that may wait here for one other reactor, past its ring: as many
+/// as all requests of a few hundred busy clients, and far from exhausting memory.
+const BACKLOG_MAX: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -327,7 +340,7 @@ mod tests {
         let (near, far) = (post(), post());
         for n in 0..=LINK_LEN {
             assert!(!near.has_work());
-            assert!(near.tell(ShardId(1), vec![n as u8]));
+            assert_eq!(near.tell(ShardId(1), vec![n as u8]), Ok(()));
         }
         assert!(!near.has_work(), "the ring is full: nothing to do but wait");
         assert!(matches!(far.take(), Some(Delivery::Peer(ShardId(0), _))));
@@ -341,6 +354,33 @@ mod tests {
             assert_eq!(message, [n as u8]);
         }
         assert!(far.take().is_none());
+    }
+
+    #[test]
+    fn what_waits_for_a_reactor_is_bounded() {
+        let mut ports = Port::mesh(2).expect("ports").into_iter();
+        let mut post = || Post::new(ports.next().expect("two"));
+        let (near, far) = (post(), post());
+        let tell = |n: usize| near.tell(ShardId(1), n.to_le_bytes().to_vec());
+        let room = LINK_LEN + BACKLOG_MAX;
+        for n in 0..room {
+            assert_eq!(tell(n), Ok(()));
+        }
+        let message = room.to_le_bytes().to_vec();
+        assert_eq!(tell(room), Err(Refused::Behind(message)));
+        let nobody = near.tell(ShardId(9), vec![7]);
+        assert_eq!(nobody, Err(Refused::NoShard(vec![7])));
+        // As soon as there is room again, more is taken, and nothing was lost.
+        assert!(far.take().is_some());
+        near.attend();
+        assert_eq!(tell(room), Ok(()));
+        for n in 1..=room {
+            near.attend();
+            let Some(Delivery::Peer(_, message)) = far.take() else {
+                panic!("message {n} is missing");
+            };
+            assert_eq!(message, n.to_le_bytes());
+        }
     }
 
     #[test]

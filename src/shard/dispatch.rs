@@ -20,6 +20,7 @@ pub async fn run<W: World>(
         Ok(call) => attempt(&call).await,
         Err(errno) => Err(errno),
     };
+    shard.counters.on_request(out.as_ref().err().copied());
     out.unwrap_or_else(|errno| Outgoing {
         result: Err(errno),
         transno: Transno(0),
@@ -171,7 +172,8 @@ fn is_on_names(request: &Request) -> bool {
 fn subject(request: &Request) -> Option<Fid> {
     Some(match request {
         Request::Lookup(op) => op.parent,
-        Request::Getattr(op) | Request::Readlink(op) | Request::XattrList(op) => op.fid,
+        Request::Getattr(op) | Request::Readlink(op) => op.fid,
+        Request::XattrList(op) | Request::Statfs(op) => op.fid,
         Request::Setattr(op) => op.fid,
         Request::Readdir(op) => op.fid,
         Request::Create(op) => op.parent,
@@ -188,7 +190,6 @@ fn subject(request: &Request) -> Option<Fid> {
         Request::Seek(op) => op.fid,
         Request::CopyRange(op) => op.to,
         Request::Close(_)
-        | Request::Statfs(_)
         | Request::Reopen(_)
         | Request::Ping(_)
         | Request::Disconnect(_)

@@ -45,6 +45,7 @@ use std::rc::Rc;
 
 mod admin;
 mod contact;
+mod counters;
 pub mod data;
 pub mod dispatch;
 mod file;
@@ -69,6 +70,7 @@ pub struct Shard<W: World> {
     pub writeback: writeback::Writeback,
     pub contacts: contact::Contacts,
     pub sessions: session::Sessions,
+    counters: counters::Counters,
     /// The last transno given out.
     pub transno: Cell<Transno>,
     /// The journal position of the last change applied.
@@ -101,6 +103,7 @@ impl<W: World> Shard<W> {
             writeback: writeback::Writeback::default(),
             contacts: contact::Contacts::default(),
             sessions: session::Sessions::default(),
+            counters: counters::Counters::default(),
             applied: Cell::new(Lsn(0)),
         }
     }

@@ -128,9 +128,10 @@ impl World for SimWorld {
         }
     }
 
-    fn tell(&self, to: ShardId, message: Vec<u8>) {
+    fn tell(&self, to: ShardId, message: Vec<u8>) -> Result<(), Vec<u8>> {
         let from = self.shard;
         self.node.arrivals(to).push(Arrival::Peer { from, message });
+        Ok(())
     }
 
     fn log(&self, level: Level, line: &str) {

@@ -73,7 +73,11 @@ pub trait World: Clone + 'static {
     fn arrival(&self) -> impl Future<Output = Arrival<Self::Conn>>;
 
     /// Sends a message to another shard of the same box.
-    fn tell(&self, to: ShardId, message: Vec<u8>);
+    ///
+    /// # Errors
+    /// Gives the message back, with a log line, if there is no such shard or
+    /// it is too far behind: the sender decides what the loss means.
+    fn tell(&self, to: ShardId, message: Vec<u8>) -> Result<(), Vec<u8>>;
 
     /// One line for the box's log; the world adds time and place.
     fn log(&self, level: Level, line: &str);

@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// Path of the binary under test.
 pub const FOREBAY: &str = env!("CARGO_BIN_EXE_forebay");
@@ -47,7 +48,8 @@ pub struct Site {
 }
 
 impl Site {
-    /// Starts a box on a fresh directory. `extra` are further lines of conf.
+    /// Starts a box on a fresh directory. `extra` are further lines of conf;
+    /// `$DIR` in them is the site's directory.
     pub fn start(extra: &str) -> Site {
         Site::start_on(extra, |_| {})
     }
@@ -94,7 +96,7 @@ impl Site {
         if !self.extra.contains("cache.size") {
             text.push_str("cache.size = 512M\n");
         }
-        text.push_str(&self.extra);
+        text.push_str(&self.extra.replace("$DIR", &dir.to_string()));
         std::fs::write(self.conf(), text).expect("conf is writable");
     }
 
@@ -179,11 +181,16 @@ impl Site {
             .expect("forebay runs")
     }
 
-    /// Mounts the target on `name` under the site's directory.
+    /// Mounts the target `main` on `name` under the site's directory.
     pub fn mount(&mut self, name: &str) -> PathBuf {
+        self.mount_target("main", name)
+    }
+
+    /// Mounts any target on `name` under the site's directory.
+    pub fn mount_target(&mut self, target: &str, name: &str) -> PathBuf {
         let dir = self.path(name);
         std::fs::create_dir_all(&dir).expect("mount point");
-        let source = format!("{}/main", self.addr);
+        let source = format!("{}/{target}", self.addr);
         let out = Command::new(FOREBAY)
             .args(["mount", &source])
             .arg(&dir)
@@ -204,16 +211,59 @@ impl Site {
         self.mounts.retain(|m| m != dir);
     }
 
-    /// Everything owed is at the origin when this returns.
+    /// Everything that `main` owes is at the origin when this returns.
     pub fn flush(&self) {
-        let out = self.forebay(&["flush", "main", "--wait"]);
+        self.flush_target("main");
+    }
+
+    pub fn flush_target(&self, target: &str) {
+        let out = self.forebay(&["flush", target, "--wait"]);
         assert!(out.status.success(), "flush: {}", text(&out));
+    }
+
+    /// The same for an origin that was away: the first attempts may find the
+    /// state of a moment ago. Then the flush says so, and what it could not
+    /// carry is kept.
+    pub fn flush_when_back(&self, target: &str) {
+        until("the origin is noticed", || {
+            let flush = self.forebay(&["flush", target, "--wait"]);
+            let said = text(&flush);
+            assert!(
+                flush.status.success() || said.contains("nothing is lost"),
+                "{said}"
+            );
+            flush.status.success()
+        });
     }
 
     pub fn status(&self) -> serde_json::Value {
         let out = self.forebay(&["status", "--json"]);
         assert!(out.status.success(), "status: {}", text(&out));
         serde_json::from_slice(&out.stdout).expect("status is JSON")
+    }
+
+    /// What `status` says of one target, and the shard that says it.
+    pub fn target_status(&self, name: &str) -> (u64, serde_json::Value) {
+        let status = self.status();
+        let shards = status["shard"].as_array().expect("a list of shards");
+        let mut found = shards.iter().flat_map(|shard| {
+            let targets = shard["targets"].as_array().into_iter().flatten();
+            let own = targets.filter(|t| t["target"] == name);
+            own.map(|t| (shard["shard"].as_u64().expect("a number"), t.clone()))
+        });
+        let one = found.next();
+        assert!(found.next().is_none(), "{name} is listed twice: {status}");
+        one.unwrap_or_else(|| panic!("{name} is not listed: {status}"))
+    }
+}
+
+/// Waits until something can be observed, looking again and again; the bound
+/// is only there to end a test that would hang.
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let give_up = Instant::now() + Duration::from_secs(120);
+    while !is_so() {
+        assert!(Instant::now() < give_up, "not within two minutes: {what}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -1,8 +1,8 @@
-//! Becoming a process of its own, and its signals.
+//! Becoming a process of its own.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 /// Which side of a fork one is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,47 +24,6 @@ pub fn fork() -> io::Result<Side> {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Side::Child),
         _ => Ok(Side::Parent),
-    }
-}
-
-/// Turns SIGINT, SIGTERM and SIGHUP into something to read, for the calling
-/// thread and the threads that it starts afterwards. Does not block.
-pub fn signals() -> io::Result<OwnedFd> {
-    // SAFETY: a sigset_t is plain integers, for which zero bytes are a value,
-    // and sigemptyset sets it properly besides.
-    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `set` is a valid set, exclusively ours, and the signals exist.
-    unsafe {
-        libc::sigemptyset(&raw mut set);
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-            libc::sigaddset(&raw mut set, signal);
-        }
-    }
-    // SAFETY: `set` is valid for reads; a null old set asks for none back.
-    let blocked =
-        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
-    if blocked != 0 {
-        return Err(io::Error::from_raw_os_error(blocked));
-    }
-    // SAFETY: `set` is valid for reads, -1 asks for a new descriptor.
-    let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: `fd` was just returned to us and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// The number of a signal that came, if one did.
-pub fn next_signal(fd: &impl AsFd) -> Option<i32> {
-    let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
-    match rustix::io::read(fd, &mut info) {
-        // The first field is the number.
-        Ok(n) if n == info.len() => {
-            let number = u32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
-            i32::try_from(number).ok()
-        }
-        _ => None,
     }
 }
 

@@ -23,7 +23,7 @@ fn shard(port: Port) -> (Inbox, thread::JoinHandle<usize>) {
                     Arrival::Client { conn, first } => {
                         let _ = conn.send(vec![first.into()]).await;
                     }
-                    Arrival::Peer { from, message } => world.tell(from, message),
+                    Arrival::Peer { from, message } => world.tell(from, message).expect("room"),
                 }
                 count += 1;
             }
@@ -92,10 +92,11 @@ fn shards_tell_each_other_more_than_a_ring_holds() {
         // All at once: the rings overflow, and every message comes back in order.
         for n in 0..count {
             for to in [1, 2] {
-                world.tell(ShardId(to), n.to_le_bytes().to_vec());
+                let told = world.tell(ShardId(to), n.to_le_bytes().to_vec());
+                told.expect("room");
             }
         }
-        world.tell(ShardId(9), Vec::new());
+        assert_eq!(world.tell(ShardId(9), vec![1]), Err(vec![1]));
         let mut next = [0; 3];
         while next != [0, count, count] {
             let Arrival::Peer { from, message } = world.arrival().await else {

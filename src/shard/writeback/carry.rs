@@ -104,8 +104,27 @@ pub async fn fresh<W: World>(
 
 /// Attempts at a file that changes while it is carried.
 const PASSES: usize = 8;
+/// Rounds of one pass: far more than the parts of any file need, so that only
+/// one that is written faster than it is carried gets there.
+const ROUNDS: usize = 4096;
 
+/// Carries all that is owed. One round takes as many changed parts as a
+/// transaction holds, and a file may have any number of them.
 async fn pass<W: World>(shard: &Rc<Shard<W>>, engine: &Rc<Engine>, fid: Fid) -> Result<(), Errno> {
+    for _ in 0..ROUNDS {
+        if !round(shard, engine, fid).await? {
+            return Ok(());
+        }
+    }
+    Err(Errno::EAGAIN)
+}
+
+/// True if there was more than one round takes.
+async fn round<W: World>(
+    shard: &Rc<Shard<W>>,
+    engine: &Rc<Engine>,
+    fid: Fid,
+) -> Result<bool, Errno> {
     // Bytes follow only an identity that is on flash (see `apply::make`).
     loop {
         let progressed = engine.progressed.wait();
@@ -115,10 +134,10 @@ async fn pass<W: World>(shard: &Rc<Shard<W>>, engine: &Rc<Engine>, fid: Fid) -> 
         progressed.await;
     }
     let Some(inode) = locate::inode(shard, fid).await? else {
-        return drop_mark(shard, engine, fid);
+        return drop_mark(shard, engine, fid).map(|()| false);
     };
     if inode.flags & OWED == 0 {
-        return drop_mark(shard, engine, fid);
+        return drop_mark(shard, engine, fid).map(|()| false);
     }
     // Not there yet (its creation puts it back among the dirty), or without a
     // name: what nobody can open after the last close need not be carried.
@@ -126,7 +145,7 @@ async fn pass<W: World>(shard: &Rc<Shard<W>>, engine: &Rc<Engine>, fid: Fid) -> 
     let unborn = fid != root && inode.locator.identity.is_none();
     if unborn || inode.flags & flag::ORPHAN != 0 {
         engine.dirty.borrow_mut().remove(&fid);
-        return Ok(());
+        return Ok(false);
     }
     let outages = engine.contact.outages();
     let settled = !changes_again(shard, engine, fid, &inode.attr);
@@ -155,10 +174,11 @@ async fn pass<W: World>(shard: &Rc<Shard<W>>, engine: &Rc<Engine>, fid: Fid) -> 
         flush,
         found,
     };
-    note(shard, engine, fid, &sent).await
+    note(shard, engine, fid, &sent).await?;
+    Ok(sent.flush.is_some_and(|flush| flush.rest.is_some()))
 }
 
-/// A pass that is through.
+/// A round that is through.
 struct Sent {
     inode: Inode,
     /// No name was under way in it (a directory) when it was read.

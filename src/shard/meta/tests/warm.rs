@@ -1,6 +1,8 @@
 //! What happens on the box alone: changes, their replies, their records.
 
 use super::*;
+use crate::flash::{Peek, Tx};
+use crate::namespace::key;
 use crate::namespace::record::flag;
 use crate::shard::meta;
 use crate::wire::head::flags;
@@ -61,6 +63,14 @@ fn the_umask_and_the_credential_are_the_requests() {
 fn files_of_other_targets_are_nobodys() {
     let rig = Rig::new(|_| {});
     let root = rig.root();
+    // One that is there, as it would be on a shard with two targets.
+    let mut tx = Tx::default();
+    let inode = match rig.shard.flash.peek(&key::inode(root)) {
+        Peek::Found(bytes) => bytes.to_vec(),
+        other => panic!("the root's inode: {other:?}"),
+    };
+    tx.put(key::inode(Fid::new(2 << 32 | 1, 1)), inode);
+    rig.shard.apply(tx).unwrap();
     for fid in [
         Fid::new(2 << 32 | 1, 1),
         Fid { ver: 1, ..root },
