@@ -397,11 +397,16 @@ impl Ledger {
         if let Ok((reply, _)) = outcome {
             self.track_opens(&pending.request.borrow(), reply);
             retain = transno > self.committed_seen;
-            if let (Request::Write(write), Reply::Written(done)) =
-                (&mut *pending.request.borrow_mut(), reply)
-            {
-                write.offset = done.offset;
-                write.append = false;
+            // A replay must do again what was done, not what it would do now.
+            match (&mut *pending.request.borrow_mut(), reply) {
+                (Request::Write(write), Reply::Written(done)) => {
+                    write.offset = done.offset;
+                    write.append = false;
+                }
+                (Request::Create(create), Reply::Entry(entry)) if entry.created => {
+                    create.fid = entry.fid;
+                }
+                _ => {}
             }
         }
         if retain {
@@ -631,13 +636,15 @@ fn closes(pending: &Pending) -> Option<OpenId> {
     }
 }
 
-/// The file whose bytes a request changes.
+/// The file that a request makes, or whose bytes it changes.
 fn changes(request: &Request) -> Option<Fid> {
     match request {
         Request::Write(r) => Some(r.fid),
         Request::Fallocate(r) => Some(r.fid),
         Request::CopyRange(r) => Some(r.to),
         Request::Setattr(r) => Some(r.fid),
+        // Known once it was answered.
+        Request::Create(r) if !r.fid.is_none() => Some(r.fid),
         _ => None,
     }
 }

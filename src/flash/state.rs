@@ -157,6 +157,16 @@ impl<W: World> Flash<W> {
         self.0.applied.get()
     }
 
+    /// Applied records that are not on flash yet.
+    #[must_use]
+    pub fn uncommitted(&self) -> u64 {
+        self.0
+            .applied
+            .get()
+            .0
+            .saturating_sub(self.0.durable.get().0)
+    }
+
     /// Reserves flash for `bytes` (≤ 1 MiB) and queues the write; pieces do not
     /// cross a segment.
     ///

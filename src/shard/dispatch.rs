@@ -49,7 +49,13 @@ async fn attempt<W: World>(call: &Call<'_, W>) -> Result<Outgoing, Errno> {
         call.check_fid(fid)?;
     }
     is_admitted(call)?;
-    let out = handle(call).await?;
+    let out = match handle(call).await {
+        Ok(out) => out,
+        Err(errno) => {
+            meta::settle_refusal(call.shard, call.incoming).await?;
+            return Err(errno);
+        }
+    };
     if out.transno > Transno(0) && is_on_names(&call.incoming.request) {
         through(call, None).await?;
     }

@@ -216,7 +216,9 @@ async fn edit<W: World, T>(
         meta::put_inode(&mut tx, fid, &inode);
         let (transno, lsn) = call.shard.seal(tx, call.incoming, &reply)?;
         let meta = &call.shard.meta;
-        meta.note_unseen(call.incoming.client, transno, std::iter::once(fid));
+        let committed = call.shard.flash.last_committed();
+        let by = (call.incoming.client, transno);
+        meta.note_unseen(by, committed, std::iter::once(fid));
         Ok(Outgoing {
             result: Ok((reply, Vec::new())),
             transno,

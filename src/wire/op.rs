@@ -118,7 +118,8 @@ record! {
         pub exclusive: bool,
         pub open: OpenId,
         pub flags: u32,
-        /// A FID from the client's granted range, or NONE.
+        /// A FID from the client's granted range, or NONE; in a replay the one
+        /// that the file was given.
         pub fid: Fid,
         pub intent: Intent,
     }

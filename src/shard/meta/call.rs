@@ -1,7 +1,7 @@
 //! One request on its way through its handler.
 
-use super::decide::{applied, decide, stage};
-use super::fids;
+use super::decide::{applied, decide_over, stage};
+use super::{FlashView, fids};
 use crate::base::codec::Bytes;
 use crate::base::{Errno, Fid, LockId, Lsn, Name, Transno};
 use crate::namespace::draft::Change;
@@ -9,8 +9,8 @@ use crate::namespace::{Bounds, Caller, Ctx, Inode, Stop, View};
 use crate::origin::is_reserved;
 use crate::shard::session::Export;
 use crate::shard::{Incoming, Outgoing, Shard, Target};
-use crate::wire::Reply;
 use crate::wire::op::{Empty, Entry};
+use crate::wire::{Reply, Request, head};
 use crate::world::World;
 use std::rc::Rc;
 
@@ -83,9 +83,20 @@ impl<'a, W: World> Call<'a, W> {
 
     pub async fn decide<T>(
         &self,
-        mut decision: impl FnMut(&super::FlashView<'_, W>) -> Result<T, Stop>,
+        mut decision: impl FnMut(&FlashView<'_, W>) -> Result<T, Stop>,
     ) -> Result<T, Errno> {
-        decide(self.shard, &self.target, |view| decision(view)).await
+        let view = FlashView::new(self.shard, &self.target).giving(self.given());
+        decide_over(view, self.shard, &self.target, |view| decision(view)).await
+    }
+
+    /// The FID that a replayed creation had: what came after it names it.
+    #[must_use]
+    pub fn given(&self) -> Option<Fid> {
+        let is_replay = self.incoming.head.flags & head::flags::REPLAY != 0;
+        match &self.incoming.request {
+            Request::Create(op) if is_replay && !op.fid.is_none() => Some(op.fid),
+            _ => None,
+        }
     }
 
     /// ENOTCONN once the client was evicted or left: what still waits for it in
@@ -109,9 +120,9 @@ impl<'a, W: World> Call<'a, W> {
         let (transno, lsn) = self.shard.seal(tx, self.incoming, &reply)?;
         applied(self.shard, &self.target, &change);
         let touched = change.inodes.iter().map(|(fid, _)| *fid);
-        self.shard
-            .meta
-            .note_unseen(self.incoming.client, transno, touched);
+        let committed = self.shard.flash.last_committed();
+        let by = (self.incoming.client, transno);
+        self.shard.meta.note_unseen(by, committed, touched);
         Ok(Outgoing {
             result: Ok((reply, Vec::new())),
             transno,

@@ -17,9 +17,18 @@ const ROUNDS_MAX: usize = 8192;
 pub async fn decide<W: World, T>(
     shard: &Rc<Shard<W>>,
     target: &Rc<Target>,
+    decision: impl FnMut(&FlashView<'_, W>) -> Result<T, Stop>,
+) -> Result<T, Errno> {
+    decide_over(FlashView::new(shard, target), shard, target, decision).await
+}
+
+/// The same over a view of the caller's.
+pub(super) async fn decide_over<W: World, T>(
+    mut view: FlashView<'_, W>,
+    shard: &Rc<Shard<W>>,
+    target: &Rc<Target>,
     mut decision: impl FnMut(&FlashView<'_, W>) -> Result<T, Stop>,
 ) -> Result<T, Errno> {
-    let mut view = FlashView::new(shard, target);
     for _ in 0..ROUNDS_MAX {
         match decision(&view) {
             Ok(done) => return Ok(done),

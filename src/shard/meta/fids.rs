@@ -48,8 +48,8 @@ fn sequence(target: TargetId, n: u32) -> u64 {
 
 /// The inode number of a file born here (N12): marked by bit 62, which no
 /// origin of today sets, and below 2^63 for those who take it as signed.
-fn number(stock: Stock) -> u64 {
-    1 << 62 | (u64::from(stock.n) & 0x3fff_ffff) << 32 | u64::from(stock.next)
+pub fn number(fid: Fid) -> u64 {
+    1 << 62 | (fid.seq & 0x3fff_ffff) << 32 | u64::from(fid.oid)
 }
 
 /// The next FID and its inode number, without taking it.
@@ -58,7 +58,7 @@ pub fn next<W: World>(shard: &Shard<W>, target: &Target) -> Result<(Fid, u64), N
     match fids.get(&target.id) {
         Some(stock) if stock.next < stock.end => {
             let fid = Fid::new(sequence(target.id, stock.n), stock.next);
-            Ok((fid, number(*stock)))
+            Ok((fid, number(fid)))
         }
         _ => Err(Need::Fids),
     }

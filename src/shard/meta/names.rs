@@ -5,7 +5,9 @@ use super::{opens, shown};
 use crate::base::codec::Bytes;
 use crate::base::{Errno, FileKind};
 use crate::namespace::create::{self, Created, New};
-use crate::namespace::{entry as entries, link as links, rename as renames, unlink as unlinks};
+use crate::namespace::{
+    View, entry as entries, link as links, rename as renames, unlink as unlinks,
+};
 use crate::shard::Outgoing;
 use crate::wire::Reply;
 use crate::wire::op::{self, Blob};
@@ -40,8 +42,15 @@ pub async fn create<W: World>(call: &Call<'_, W>, op: &op::Create) -> Result<Out
         exclusive: op.exclusive,
     };
     let opens = op.open.0 > 0 && op.kind == FileKind::Regular;
+    let given = call.given();
+    if let Some(fid) = given {
+        call.check_fid(fid)?;
+    }
     let made = call
         .decide(|view| match create::create(view, call.ctx(), &new)? {
+            Created::New(fid, _) if given.is_some() && view.inode(fid)?.is_some() => {
+                Err(Errno::EEXIST.into())
+            }
             Created::New(fid, change) => {
                 let out = call.seal(*change, |change| entry_of(change, fid, true))?;
                 if opens {

@@ -15,6 +15,8 @@ pub struct FlashView<'a, W: World> {
     shard: &'a Shard<W>,
     target: &'a Target,
     pub(super) absent: Vec<(Fid, Name)>,
+    /// The FID that the next file born gets, if it had one before a restart.
+    given: Option<Fid>,
 }
 
 impl<'a, W: World> FlashView<'a, W> {
@@ -23,7 +25,13 @@ impl<'a, W: World> FlashView<'a, W> {
             shard,
             target,
             absent: Vec::new(),
+            given: None,
         }
+    }
+
+    /// The same, giving birth to `fid`.
+    pub fn giving(self, fid: Option<Fid>) -> FlashView<'a, W> {
+        FlashView { given: fid, ..self }
     }
 
     fn record(&self, key: &[u8]) -> Result<Option<Rc<[u8]>>, Need> {
@@ -62,7 +70,10 @@ impl<W: World> View for FlashView<'_, W> {
         self.absent.iter().any(|(d, n)| *d == dir && n == name)
     }
     fn fresh(&self) -> Result<(Fid, u64), Need> {
-        fids::next(self.shard, self.target)
+        match self.given {
+            Some(fid) => Ok((fid, fids::number(fid))),
+            None => fids::next(self.shard, self.target),
+        }
     }
     fn is_open(&self, fid: Fid) -> bool {
         super::is_open(self.shard, fid)

@@ -182,8 +182,8 @@ async fn execute<W: World, H: Handler<W>>(
     incoming: &Incoming,
 ) -> Outgoing {
     shard.sessions.gate().await;
-    let is_write = matches!(incoming.request, Request::Write(_));
-    if is_write && let Err(e) = keeper::mark_unstable(shard, export).await {
+    let is_replayable = is_replayable(&incoming.request);
+    if is_replayable && let Err(e) = keeper::mark_unstable(shard, export).await {
         return failed(e);
     }
     if export.is_ended() {
@@ -207,8 +207,23 @@ fn failed(errno: Errno) -> Outgoing {
     }
 }
 
-/// Waits until what the answer promises is stable: a change of names before it
-/// is answered, writes when their client asks (Fsync).
+/// Changes that are answered before they are on flash: until then the client
+/// keeps them, and replays them to a box that lost them. A replay does the same
+/// again: it says where a write went, and which FID a new file was given.
+fn is_replayable(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Write(_)
+            | Request::Create(_)
+            | Request::Link(_)
+            | Request::Unlink(_)
+            | Request::Rename(_)
+    )
+}
+
+/// Waits until what the answer promises is stable: what is not replayed, what
+/// builds on another client's change (L9), and everything when asked (Fsync).
+/// A journal that does not keep up makes all wait, which bounds what clients keep.
 async fn settle<W: World>(
     shard: &Rc<Shard<W>>,
     export: &Rc<Export>,
@@ -221,15 +236,23 @@ async fn settle<W: World>(
         last.set(last.get().max(outgoing.lsn));
     }
     match &incoming.request {
-        Request::Write(_) if is_change => {
+        Request::Fsync(_) => shard.flash.commit(last.get()).await,
+        _ if !is_change => Ok(()),
+        request if is_replayable(request) && !shard.meta.is_mixed(outgoing.transno) => {
             note_unstable(shard, export, outgoing);
+            let is_behind = shard.flash.uncommitted() > UNCOMMITTED_MAX;
+            if is_behind && !matches!(request, Request::Write(_)) {
+                shard.flash.commit(outgoing.lsn).await?;
+            }
             Ok(())
         }
-        Request::Fsync(_) => shard.flash.commit(last.get()).await,
-        _ if is_change => shard.flash.commit(outgoing.lsn).await,
-        _ => Ok(()),
+        _ => shard.flash.commit(outgoing.lsn).await,
     }
 }
+
+/// Changes that may be on their way to flash before one on names waits for its
+/// own; writes are bounded by their bytes.
+const UNCOMMITTED_MAX: u64 = 1024;
 
 fn note_unstable<W: World>(shard: &Rc<Shard<W>>, export: &Rc<Export>, outgoing: &Outgoing) {
     let newest = export.state.last_unstable.get().max(outgoing.transno);
