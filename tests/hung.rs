@@ -209,7 +209,7 @@ fn a_box_restarts_beside_a_hung_origin() {
     assert!(owed(&chain.site) > 0);
 
     chain.upstream.go_on();
-    chain.site.flush_when_back("far");
+    chain.site.flush_target("far");
     let carried = fs::read(chain.upstream.mount.join("dir/new")).unwrap();
     assert_eq!(carried, content(7));
     chain.site.umount(&far);

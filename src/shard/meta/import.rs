@@ -37,8 +37,8 @@ pub async fn name<W: World>(
         question,
         Box::pin(async move {
             let place = writeback::place(&s, dir).await?;
-            let op = OriginOp::Lookup {
-                dir: place,
+            let op = || OriginOp::Lookup {
+                dir: place.clone(),
                 name: n.clone(),
             };
             match call(&s, &t, op).await? {
@@ -64,7 +64,8 @@ pub async fn listing<W: World>(
         Question::Listing(dir),
         Box::pin(async move {
             let place = writeback::place(&s, dir).await?;
-            let reply = call(&s, &t, OriginOp::List { dir: place }).await?;
+            let op = || OriginOp::List { dir: place.clone() };
+            let reply = call(&s, &t, op).await?;
             let OriginReply::Listed(mut entries) = reply else {
                 return Err(Errno::EIO);
             };
@@ -133,7 +134,8 @@ async fn fetch_xattrs<W: World>(
     fid: Fid,
 ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
     let file = writeback::place(shard, fid).await?;
-    let list = call(shard, target, OriginOp::XattrList { file: file.clone() }).await;
+    let list = || OriginOp::XattrList { file: file.clone() };
+    let list = call(shard, target, list).await;
     let names = match list {
         Ok(OriginReply::Bytes(names)) => names,
         Ok(_) => return Err(Errno::EIO),
@@ -142,7 +144,7 @@ async fn fetch_xattrs<W: World>(
     };
     let mut values = Vec::new();
     for name in names.split(|b| *b == 0).filter(|name| xattr::is_kept(name)) {
-        let op = OriginOp::XattrGet {
+        let op = || OriginOp::XattrGet {
             file: file.clone(),
             name: name.to_vec(),
         };
@@ -156,15 +158,20 @@ async fn fetch_xattrs<W: World>(
     Ok(values)
 }
 
-/// One call to the target's origin; its failure as an errno.
+/// One call to the target's origin, once it is there; its failure as an errno.
+/// Whoever may not wait so long for it leaves (`contact::unless_away`).
 pub async fn call<W: World>(
-    shard: &Shard<W>,
+    shard: &Rc<Shard<W>>,
     target: &Target,
-    op: OriginOp,
+    op: impl Fn() -> OriginOp,
 ) -> Result<OriginReply, Errno> {
-    match contact::call(shard, target.id, op).await {
-        OriginReply::Failed(errno) => Err(errno),
-        reply => Ok(reply),
+    loop {
+        contact::present(shard, target.id).await;
+        match contact::call(shard, target.id, op()).await {
+            OriginReply::Failed(errno) if contact::reports_absence(shard, target.id, errno) => {}
+            OriginReply::Failed(errno) => return Err(errno),
+            reply => return Ok(reply),
+        }
     }
 }
 
@@ -192,7 +199,10 @@ async fn ask<W: World>(
         .borrow_mut()
         .insert(question.clone(), waited);
     let (s, p) = (Rc::clone(shard), promise.clone());
+    let id = target.id;
     shard.world.spawn(async move {
+        // Before the file is located: write-back goes on first thing, too.
+        contact::present(&s, id).await;
         let answer = work.await;
         s.meta.asked.borrow_mut().remove(&question);
         p.set(answer);
