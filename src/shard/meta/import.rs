@@ -8,7 +8,7 @@ use crate::flash::{Peek, Tx};
 use crate::namespace::entry::{self, Known};
 use crate::namespace::record::flag;
 use crate::namespace::{Dirent, Draft, Inode, Need, Observed, Stop, View, key, xattr};
-use crate::origin::{Found, OriginOp, OriginReply, is_reserved};
+use crate::origin::{Found, OriginOp, OriginReply, is_hidden};
 use crate::shard::writeback::Aliases;
 use crate::shard::{Shard, Target, contact, writeback};
 use crate::world::{Level, World};
@@ -26,7 +26,7 @@ pub async fn name<W: World>(
     dir: Fid,
     name: &Name,
 ) -> Answer {
-    if dir == target.root && is_reserved(name) {
+    if dir == target.root && is_hidden(name) {
         return Ok(false);
     }
     let (s, t, n) = (Rc::clone(shard), Rc::clone(target), name.clone());
@@ -70,12 +70,13 @@ pub async fn listing<W: World>(
                 return Err(Errno::EIO);
             };
             if dir == t.root {
-                entries.retain(|(name, _)| !is_reserved(name));
+                entries.retain(|(name, _)| !is_hidden(name));
             }
             for chunk in entries.chunks(CHUNK) {
                 admit(&s, &t, dir, chunk).await?;
                 s.world.yield_now().await;
             }
+            let values = inherited(&s, &t, dir).await;
             // Names that came or went here meanwhile are known here, and names
             // come and go at the origin only through this box: all are known now.
             own(&s, &t, |view| {
@@ -84,6 +85,11 @@ pub async fn listing<W: World>(
                 };
                 inode.flags |= flag::COMPLETE;
                 let mut draft = Draft::new(view);
+                if let Some(values) = &values
+                    && inode.flags & flag::XATTRS_COMPLETE == 0
+                {
+                    xattr::import(&mut draft, dir, &mut inode, values);
+                }
                 draft.put(dir, inode);
                 Ok(Some(draft.change))
             })
@@ -93,6 +99,21 @@ pub async fn listing<W: World>(
     )
     .await
     .map(|_| ())
+}
+
+/// The xattrs of a directory that is being listed, where they are not known: its
+/// default ACL decides what new files are, and a complete directory takes new
+/// files by itself. A failure leaves them to be asked for when they are needed.
+async fn inherited<W: World>(
+    shard: &Rc<Shard<W>>,
+    target: &Rc<Target>,
+    dir: Fid,
+) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+    let inode = super::inode(shard, dir).await.ok()?;
+    if !target.bounds().acls || inode.flags & flag::XATTRS_COMPLETE != 0 {
+        return None;
+    }
+    fetch_xattrs(shard, target, dir).await.ok()
 }
 
 /// Imports all xattrs of a file.

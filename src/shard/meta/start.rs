@@ -168,6 +168,17 @@ async fn origin<W: World>(
     }
 }
 
+/// Else the first refused change would be the first that anybody hears of it.
+fn tell_if_read_only<W: World>(shard: &Shard<W>, name: &str, limits: &Limits) {
+    if limits.read_only {
+        let line = format!(
+            "target {name}: its origin is mounted read-only, or this user may not make files \
+             at its root: clients can change nothing there (EROFS)"
+        );
+        shard.world.log(Level::Warn, &line);
+    }
+}
+
 /// First meeting with an origin: makes the target's record and its root.
 async fn meet<W: World>(
     shard: &Rc<Shard<W>>,
@@ -202,6 +213,7 @@ async fn meet<W: World>(
     tx.put(setting(id), record.to_vec());
     let lsn = shard.apply(tx)?;
     shard.flash.commit(lsn).await?;
+    tell_if_read_only(shard, &conf.name, &record.limits);
     serve(shard, id, conf.clone(), &record).ok_or(Errno::EIO)
 }
 
@@ -240,6 +252,7 @@ pub async fn confirm<W: World>(shard: &Rc<Shard<W>>, id: TargetId) -> Result<(),
     let mut tx = Tx::default();
     tx.put(setting(id), record.to_vec());
     shard.apply(tx)?;
+    tell_if_read_only(shard, &record.name, &record.limits);
     *target.limits.borrow_mut() = Some(limits);
     Ok(())
 }
