@@ -164,7 +164,7 @@ fn started_without(policy: Disconnected, wanted: [Option<Errno>; 2]) {
         c.start();
         let actor = c.client("c0").await.expect("the box is up");
         let met = actor.entry(lookup(&actor, "met")).await.expect("found");
-        c.crash();
+        c.stop().await;
         c.origin().goes_away();
         c.start();
         assert_eq!(errno(actor.ask(getattr(met.fid)).await), None, "cached");
