@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
-use support::{FOREBAY, Site, mounts_missing, sh, text};
+use support::{FOREBAY, Site, mounts_missing, sh, text, until};
 
 /// Conf of the further targets of a box.
 const OTHER: &str = "target.other.origin = posix:$DIR/other\n";
@@ -357,7 +357,7 @@ fn targets_spread_over_shards_are_warm_after_kills() {
         }
     }
     for (target, m) in &mounts {
-        site.flush_when_back(target);
+        site.flush_target(target);
         let at = site.path(&origin(target));
         for name in ["made here", "round 0", "round 1", "round 2"] {
             let carried = fs::read_to_string(at.join(name)).unwrap();
@@ -365,6 +365,56 @@ fn targets_spread_over_shards_are_warm_after_kills() {
         }
         site.umount(m);
     }
+    site.stop();
+}
+
+/// The tree of a target is not there when the box starts: the policy decides
+/// about what was never read, and the first flush afterwards finds it.
+#[test]
+fn a_start_without_the_origin_is_an_absence_like_any_other() {
+    if mounts_missing().is_some() {
+        return;
+    }
+    let conf = format!("{OTHER}target.other.disconnected = read-only\n");
+    let mut site = with_dirs(&conf, &["other"]);
+    fs::write(site.path("other").join("cold"), "refused").unwrap();
+    fs::write(site.origin().join("cold"), "awaited").unwrap();
+    let (main, other) = (site.mount("m"), site.mount_target("other", "o"));
+    assert_eq!(fs::read_dir(&main).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(&other).unwrap().count(), 1);
+    site.stop();
+    for dir in [site.origin(), site.path("other")] {
+        fs::rename(&dir, dir.with_extension("away")).unwrap();
+    }
+    site.serve();
+    for target in ["main", "other"] {
+        let (_, status) = site.target_status(target);
+        let state = status["state"].as_str().unwrap().to_owned();
+        assert!(
+            ["disconnected", "reconnecting"].contains(&&*state),
+            "{state}"
+        );
+    }
+    let refused = fs::read(other.join("cold")).unwrap_err();
+    let timed_out = rustix::io::Errno::TIMEDOUT.raw_os_error();
+    assert_eq!(refused.raw_os_error(), Some(timed_out));
+    fs::write(main.join("made"), "meanwhile").unwrap();
+    let cold = main.join("cold");
+    let reader = std::thread::spawn(move || fs::read_to_string(cold));
+    until("the miss is at the box", || {
+        site.status().to_string().contains("\"requests running\":1")
+    });
+    for dir in [site.origin(), site.path("other")] {
+        fs::rename(dir.with_extension("away"), &dir).unwrap();
+    }
+    site.flush();
+    let made = fs::read_to_string(site.origin().join("made")).unwrap();
+    assert_eq!(made, "meanwhile");
+    assert_eq!(reader.join().unwrap().unwrap(), "awaited");
+    site.flush_target("other");
+    assert_eq!(fs::read_to_string(other.join("cold")).unwrap(), "refused");
+    site.umount(&main);
+    site.umount(&other);
     site.stop();
 }
 

@@ -80,10 +80,11 @@ fn cargo_builds_a_program_on_the_mount() {
     assert!(text(&help).contains("build-on-a-mount"), "{}", text(&help));
 
     site.flush();
-    // Compared, not run: the box may still hold the origin's file open for
-    // writing, and such a file cannot be executed.
+    // What is at the origin runs there, beside the box.
     let carried = site.origin().join("repo/target/debug/xtask");
     assert!(fs::read(&carried).unwrap() == fs::read(&program).unwrap());
+    let help = Command::new(&carried).arg("--help").output().unwrap();
+    assert!(text(&help).contains("build-on-a-mount"), "{}", text(&help));
     site.umount(&m);
     site.stop();
 }

@@ -292,6 +292,8 @@ fn an_origin_that_is_read_only() {
     assert_eq!(refused.raw_os_error(), Some(libc::EROFS));
     let counted = &site.status()["shard"][0]["counters"]["refused"];
     assert!(counted["ENOENT(2)"].as_u64() >= Some(1), "{counted}");
+    let log = site.log_text();
+    assert!(log.contains("its origin is mounted read-only"), "{log}");
     site.umount(&m);
     site.stop();
     support::sh(site.dir.path(), "umount origin");

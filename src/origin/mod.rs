@@ -26,6 +26,17 @@ pub fn is_reserved(name: &Name) -> bool {
     name.as_bytes().starts_with(b".forebay-")
 }
 
+/// What the directory of a probe is called begins so. Not reserved, because the
+/// origin may be the mount of another box, which would refuse its own names; but
+/// a box never shows what it finds under such names at the root of its origin.
+pub const PROBE: &str = ".probe-forebay-";
+
+/// Names at an origin's root that are not imported from it.
+#[must_use]
+pub fn is_hidden(name: &Name) -> bool {
+    is_reserved(name) || name.as_bytes().starts_with(PROBE.as_bytes())
+}
+
 /// A file at the origin: by identity (opened by handle where the origin has
 /// handles), and by the way to it, a chain of names from the target's root.
 /// The names find it where there is no handle, or the handle is stale; what is

@@ -9,22 +9,24 @@
 //! An origin is *silent* while calls are under way and none is answered; a mount
 //! whose server is away hangs so. It *fails* if calls end with the errors of a
 //! broken mount. What clients may do meanwhile is the target's `disconnected`
-//! policy; what is cached is read whatever it says.
+//! policy; what is cached is read whatever it says. An origin that is not there
+//! when the box starts is away from the beginning (`absence`).
 
-use super::{Shard, Target, meta};
+mod absence;
+mod policy;
+
+pub use absence::{missing, present, reconnect, reports_absence};
+pub use policy::{refuses_changes, refuses_misses, unless_away};
+
+use super::Shard;
 use crate::base::{Errno, Mono, TargetId};
-use crate::conf::Disconnected;
 use crate::origin::{OriginCall, OriginOp, OriginReply};
+use crate::world::sync::Signal;
 use crate::world::{Level, World};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Duration;
-
-use crate::world::sync::Signal;
 
 /// How an origin answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,9 +68,15 @@ pub struct Contact {
     broken: Cell<bool>,
     failing_since: Cell<Mono>,
     paused_until: Cell<Mono>,
-    /// Somebody asks for another try, whatever was found before.
-    asked: Cell<bool>,
+    /// How often somebody asked for another try, whatever was found before, and
+    /// the last of these that a try has answered which began after it.
+    asked: Cell<u64>,
+    tried: Cell<u64>,
     probing: Cell<bool>,
+    /// Probed after failures; others that would probe wait for the end of it.
+    reconnecting: Cell<bool>,
+    /// A task tries until it is back.
+    reviving: Cell<bool>,
     watched: Cell<bool>,
     /// The state that was told last, and since when.
     told: Cell<OriginState>,
@@ -141,27 +149,34 @@ impl Contact {
     /// How long to leave the origin alone.
     #[must_use]
     pub fn pause(&self, now: Mono) -> Option<Duration> {
+        if self.is_asked() {
+            return None;
+        }
         let left = self.paused_until.get() - now;
         (!left.is_zero()).then_some(left)
     }
     /// Tries again at once.
     pub fn resume(&self) {
         self.paused_until.set(Mono(0));
-        self.asked.set(self.is_absent());
+        self.asked.set(self.asked.get() + 1);
     }
-    /// Is a try that was asked for still to come?
+    /// Is a try that was asked for still to come, or under way?
     #[must_use]
     pub fn is_asked(&self) -> bool {
-        self.asked.get()
+        self.is_absent() && self.tried.get() < self.asked.get()
     }
 
     /// An operation of write-back ended. Any answer but those of an absent
     /// origin is a sign of life, an error as well.
     pub fn on_end(&self, now: Mono, error: Option<Errno>) {
-        self.asked.set(false);
         if !error.is_some_and(|e| e == Errno::EIO || is_broken(e)) {
+            let was_broken = self.is_broken();
             self.failures.set(0);
             self.broken.set(false);
+            self.paused_until.set(Mono(0));
+            if was_broken {
+                self.changed.notify();
+            }
             return;
         }
         if self.failures.get() == 0 {
@@ -175,6 +190,13 @@ impl Contact {
             let pause = PAUSE_FIRST * 2u32.saturating_pow((failures - ABSENT_AFTER).min(10));
             self.paused_until.set(now + pause.min(PAUSE_MAX));
         }
+    }
+
+    /// It was not there when it was looked for: away, without more calls.
+    fn on_missing(&self, now: Mono) {
+        self.failing_since.set(now);
+        self.failures.set(ABSENT_AFTER);
+        self.broken.set(true);
     }
 
     fn begin(&self, now: Mono) -> u64 {
@@ -319,158 +341,5 @@ fn tell<W: World>(world: &W, target: TargetId, contact: &Contact) {
     }
 }
 
-/// Why a change may not be made now. Changes that were accepted before (their
-/// replay) are not asked about.
-#[must_use]
-pub fn refuses_changes<W: World>(shard: &Shard<W>, target: &Target) -> Option<Errno> {
-    match policy(shard, target)? {
-        Disconnected::ReadWrite => None,
-        Disconnected::ReadOnly => Some(Errno::EROFS),
-        Disconnected::Fail => Some(Errno::EIO),
-    }
-}
-
-/// Why what is not cached cannot be had now: the error of a mount that does not
-/// wait for ever, which programs know from soft mounts.
-#[must_use]
-pub fn refuses_misses<W: World>(shard: &Shard<W>, target: &Target) -> Option<Errno> {
-    match policy(shard, target)? {
-        Disconnected::ReadWrite => None,
-        Disconnected::ReadOnly | Disconnected::Fail => Some(Errno::ETIMEDOUT),
-    }
-}
-
-/// What holds while the origin is away: the policy, and `fail` when that has
-/// lasted longer than the policy may.
-fn policy<W: World>(shard: &Shard<W>, target: &Target) -> Option<Disconnected> {
-    let away = shard.contacts.of(target.id).away(shard.world.now())?;
-    let conf = target.conf.borrow();
-    match away > conf.disconnected_max {
-        true => Some(Disconnected::Fail),
-        false => Some(conf.disconnected),
-    }
-}
-
-/// What `answer` gives, unless the origin is away, or goes away meanwhile, and
-/// the policy is not to wait. `answer` is somebody else's work, which goes on.
-pub async fn unless_away<W: World, T>(
-    shard: &Shard<W>,
-    target: &Target,
-    answer: impl Future<Output = T>,
-) -> Result<T, Errno> {
-    let contact = shard.contacts.of(target.id);
-    let mut answer = pin!(answer);
-    loop {
-        if let Some(errno) = refuses_misses(shard, target) {
-            return Err(errno);
-        }
-        let mut changed = pin!(contact.changed.wait());
-        let ended = poll_fn(|cx| {
-            if let Poll::Ready(value) = answer.as_mut().poll(cx) {
-                return Poll::Ready(Some(value));
-            }
-            changed.as_mut().poll(cx).map(|()| None)
-        });
-        if let Some(value) = ended.await {
-            return Ok(value);
-        }
-    }
-}
-
-/// Probes an origin whose calls failed: the mount may be a new one, and must
-/// show the same tree. False: not yet, try again later.
-pub async fn reconnect<W: World>(shard: &Rc<Shard<W>>, target: &Target) -> bool {
-    let contact = shard.contacts.of(target.id);
-    if !contact.is_absent() {
-        return true;
-    }
-    contact.probing.set(true);
-    let probed = probe(shard, target).await;
-    contact.probing.set(false);
-    // Whatever it said: an origin that fails its probe is not there.
-    let error = probed.err().map(|errno| {
-        contact.note(errno, "probe of the origin".to_owned());
-        Errno::ENOTCONN
-    });
-    contact.on_end(shard.world.now(), error);
-    tell(&shard.world, target.id, &contact);
-    error.is_none()
-}
-
-async fn probe<W: World>(shard: &Rc<Shard<W>>, target: &Target) -> Result<(), Errno> {
-    let limits = match call(shard, target.id, OriginOp::Probe).await {
-        OriginReply::Probed(limits) => limits,
-        OriginReply::Failed(e) => return Err(e),
-        _ => return Err(Errno::EIO),
-    };
-    let root = meta::inode(shard, target.root).await?;
-    // Another tree under the mount point: an empty directory whose mount failed.
-    if root
-        .locator
-        .identity
-        .is_some_and(|known| known != limits.root)
-    {
-        return Err(Errno::ESTALE);
-    }
-    *target.limits.borrow_mut() = Some(*limits);
-    Ok(())
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(secs: u64) -> Mono {
-        Mono(0) + Duration::from_secs(secs)
-    }
-
-    #[test]
-    fn silence_counts_from_the_last_answer_and_only_under_calls() {
-        let c = Contact::default();
-        assert_eq!(c.state(at(1000)), OriginState::Connected);
-        let (a, b) = (c.begin(at(0)), c.begin(at(3)));
-        assert_eq!(c.state(at(4)), OriginState::Connected);
-        assert_eq!(c.state(at(5)), OriginState::Suspect);
-        assert_eq!(
-            (c.state(at(20)), c.away(at(19))),
-            (OriginState::Disconnected, None)
-        );
-        c.end(b, at(21), Some(Errno::ENOENT));
-        assert_eq!(
-            c.state(at(25)),
-            OriginState::Connected,
-            "an error is an answer"
-        );
-        assert_eq!(c.state(at(26)), OriginState::Suspect);
-        assert_eq!(c.outages(), 1);
-        c.probing.set(true);
-        assert_eq!(c.state(at(60)), OriginState::Reconnecting);
-        assert_eq!(c.away(at(60)), Some(Duration::from_secs(39)));
-        c.end(a, at(61), None);
-        assert_eq!((c.state(at(61)), c.outages()), (OriginState::Connected, 2));
-    }
-
-    #[test]
-    fn a_broken_mount_is_away_and_a_bad_file_is_not() {
-        let c = Contact::default();
-        for n in 0..8 {
-            c.on_end(at(n), Some(Errno::EIO));
-        }
-        assert!(
-            c.is_absent() && c.pause(at(8)).is_some(),
-            "write-back rests"
-        );
-        assert_eq!(
-            (c.state(at(8)), c.away(at(8))),
-            (OriginState::Suspect, None)
-        );
-        c.on_end(at(9), Some(Errno::ENOTCONN));
-        assert_eq!(c.state(at(9)), OriginState::Disconnected);
-        assert_eq!(c.away(at(9)), Some(Duration::from_secs(9)));
-        c.on_end(at(10), Some(Errno::ENOSPC));
-        assert_eq!(
-            (c.state(at(10)), c.away(at(10))),
-            (OriginState::Connected, None)
-        );
-    }
-}
+mod tests;

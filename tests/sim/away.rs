@@ -153,6 +153,61 @@ fn fail_refuses_all_that_needs_the_origin() {
     scene(Disconnected::Fail, fails, fails);
 }
 
+/// The box starts beside an origin that hangs: away from the first moment, and
+/// the policy decides about `cold`, which it never met.
+fn started_without(policy: Disconnected, wanted: [Option<Errno>; 2]) {
+    let c = Cluster::new(13);
+    c.conf.borrow_mut().disconnected = policy;
+    c.run(async {
+        put(&c, "met");
+        put(&c, "cold");
+        c.start();
+        let actor = c.client("c0").await.expect("the box is up");
+        let met = actor.entry(lookup(&actor, "met")).await.expect("found");
+        c.stop().await;
+        c.origin().goes_away();
+        c.start();
+        assert_eq!(errno(actor.ask(getattr(met.fid)).await), None, "cached");
+        let status = c.sim.admin(BOX, STATUS).await;
+        let is_told = ["disconnected", "reconnecting"]
+            .iter()
+            .any(|s| status.contains(s));
+        assert!(is_told, "{status}");
+        let [miss, change] = wanted;
+        let begun = c.sim.now();
+        if miss.is_some() {
+            assert_eq!(errno(actor.ask(lookup(&actor, "cold")).await), miss);
+        }
+        assert_eq!(errno(actor.ask(touch(met.fid)).await), change);
+        // In simulated time: nothing waited for the silence to be noticed.
+        assert!(c.sim.now() - begun < Duration::from_secs(5));
+        let (answer, waiter) = (Promise::default(), c.client("c1").await);
+        let (set, waiter) = (answer.clone(), waiter.expect("the box is up"));
+        c.sim.world("c1").spawn(async move {
+            set.set(errno(waiter.ask(lookup(&waiter, "cold")).await));
+        });
+        c.sim.sleep(Duration::from_secs(30)).await;
+        assert_eq!(answer.is_set(), miss.is_some(), "the policy says who waits");
+        c.origin().comes_back();
+        c.drain().await.expect("the first flush finds the origin");
+        let told = answer.get().await;
+        assert_eq!(told, miss, "who waited is answered");
+        assert_eq!(errno(actor.ask(lookup(&actor, "cold")).await), None);
+    });
+}
+
+#[test]
+fn a_start_without_the_origin_waits_under_read_write() {
+    started_without(Disconnected::ReadWrite, [None, None]);
+}
+
+#[test]
+fn a_start_without_the_origin_refuses_at_once_under_read_only_and_fail() {
+    let refused = Some(Errno::ETIMEDOUT);
+    started_without(Disconnected::ReadOnly, [refused, Some(Errno::EROFS)]);
+    started_without(Disconnected::Fail, [refused, Some(Errno::EIO)]);
+}
+
 /// A call that is only slow is no absence: others are answered meanwhile.
 #[test]
 fn a_slow_call_is_not_an_absent_origin() {

@@ -221,21 +221,6 @@ impl Site {
         assert!(out.status.success(), "flush: {}", text(&out));
     }
 
-    /// The same for an origin that was away: the first attempts may find the
-    /// state of a moment ago. Then the flush says so, and what it could not
-    /// carry is kept.
-    pub fn flush_when_back(&self, target: &str) {
-        until("the origin is noticed", || {
-            let flush = self.forebay(&["flush", target, "--wait"]);
-            let said = text(&flush);
-            assert!(
-                flush.status.success() || said.contains("nothing is lost"),
-                "{said}"
-            );
-            flush.status.success()
-        });
-    }
-
     pub fn status(&self) -> serde_json::Value {
         let out = self.forebay(&["status", "--json"]);
         assert!(out.status.success(), "status: {}", text(&out));

@@ -1,5 +1,5 @@
 //! Open files, kept between calls: a stream is not an open for every piece, and
-//! a file is synced through the descriptor that wrote it (O1).
+//! a file is synced through the descriptor that wrote it (O1), which is closed then.
 //!
 //! Bounded. A descriptor that must go while it holds unsynced writes is synced
 //! first; if that fails, the file's next fsync reports it.
@@ -74,12 +74,20 @@ impl Descriptors {
         Some(Arc::clone(&entry.fd))
     }
 
-    /// Notes that a sync covers all writes that ended before it began. Writes
-    /// and syncs of one file are ordered by their caller.
+    /// A sync covered all writes that ended before it began (writes and syncs of
+    /// one file are ordered by their caller): the descriptor that wrote is let
+    /// go. While it is open nobody can execute the file, nor lease it.
     pub fn synced(&self, identity: &Identity) {
-        if let Some(entry) = self.lock().files.get_mut(identity) {
-            entry.unsynced = false;
-        }
+        let gone = {
+            let mut state = self.lock();
+            let gone = state.files.remove(identity);
+            if let Some(entry) = &gone {
+                state.by_use.remove(&entry.used);
+            }
+            gone
+        };
+        // Closed outside the lock: that, too, may take long at an origin.
+        drop(gone);
     }
 
     /// A failure to sync that nobody has been told yet.

@@ -29,7 +29,7 @@ use descriptors::Descriptors;
 use node::{Root, retry};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 /// A tree of a mounted file system as an origin. Calls may come from any
 /// number of threads.
@@ -40,6 +40,7 @@ pub struct Posix {
     /// been made anew.
     root: RwLock<Option<Arc<Root>>>,
     descriptors: Descriptors,
+    probing: Mutex<()>,
 }
 
 /// Why a tree cannot be an origin.
@@ -94,6 +95,7 @@ impl Posix {
             by_handle,
             root: RwLock::new(None),
             descriptors: Descriptors::default(),
+            probing: Mutex::new(()),
         }
     }
 
@@ -112,8 +114,11 @@ impl Posix {
 
     fn run(&self, op: OriginOp) -> Result<OriginReply, Errno> {
         if matches!(op, OriginOp::Probe) {
+            // One at a time: they use one directory, and one that hung and was
+            // given up may go on when the origin is back.
+            let _alone = self.probing.lock().unwrap_or_else(|e| e.into_inner());
             let root = self.connect()?;
-            return probe::limits(&root).map(|l| OriginReply::Probed(Box::new(l)));
+            return probe::limits(&root, &self.path).map(|l| OriginReply::Probed(Box::new(l)));
         }
         let root = self.root()?;
         let open = &self.descriptors;

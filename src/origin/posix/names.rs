@@ -5,7 +5,7 @@ use super::attrs;
 use super::descriptors::Descriptors;
 use super::node::{Node, Root, retry, same};
 use crate::base::{Attr, Errno, FileKind, Identity, Name};
-use crate::origin::{Found, Place, is_reserved};
+use crate::origin::{Found, Place, is_hidden};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, Timestamps};
 
@@ -28,7 +28,7 @@ pub struct Move {
 
 /// `None` for what is not there and for the box's own names at the root.
 pub fn lookup(root: &Root, dir: &Place, name: &Name) -> Result<Option<Found>, Errno> {
-    if dir.path.is_empty() && is_reserved(name) {
+    if dir.path.is_empty() && is_hidden(name) {
         return Ok(None);
     }
     let dir = root.find(dir)?;
@@ -50,7 +50,7 @@ pub fn list(root: &Root, place: &Place) -> Result<Vec<(Name, Found)>, Errno> {
         let Ok(name) = Name::new(entry.file_name().to_bytes()) else {
             continue;
         };
-        if place.path.is_empty() && is_reserved(&name) {
+        if place.path.is_empty() && is_hidden(&name) {
             continue;
         }
         match root.child(&dir, &name).and_then(|node| root.found(&node)) {

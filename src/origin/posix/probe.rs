@@ -6,18 +6,29 @@ use super::node::{Node, Root, retry};
 use super::sys;
 use crate::base::limits::{FILE_SIZE_MAX, LINK_MAX, NAME_MAX};
 use crate::base::{Errno, Time};
-use crate::origin::{Limits, Place};
+use crate::origin::{Limits, PROBE, Place};
 use rustix::fd::OwnedFd;
 use rustix::fs::{
     AtFlags, FallocateFlags, FileType, Gid, Mode, OFlags, RenameFlags, StatVfsMountFlags,
     Timestamps, Uid, XattrFlags,
 };
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
-const DIR: &str = ".forebay-probe";
 /// Everything a probe may leave in its directory when it is cut off.
 const NAMES: [&str; 5] = ["file", "other", "link", "symlink", "fifo"];
 
-pub fn limits(root: &Root) -> Result<Limits, Errno> {
+/// The name of the probe's directory for the tree at `path`. The same every
+/// time, so that what one cut off left behind is cleared by the next; and
+/// another one than that of a box which has this tree from a box here.
+pub fn dir_name(path: &Path) -> String {
+    let host = rustix::system::uname();
+    let of_host = crc32c::crc32c(host.nodename().to_bytes());
+    let both = crc32c::crc32c_append(of_host, path.as_os_str().as_bytes());
+    format!("{PROBE}{both:08x}")
+}
+
+pub fn limits(root: &Root, path: &Path) -> Result<Limits, Errno> {
     let vfs = retry(|| rustix::fs::fstatvfs(&root.dir))?;
     let top = root.find(&Place {
         identity: None,
@@ -47,10 +58,11 @@ pub fn limits(root: &Root) -> Result<Limits, Errno> {
     if limits.read_only {
         return Ok(limits);
     }
-    match begin(&top) {
+    let name = dir_name(path);
+    match begin(&top, &name) {
         Ok(dir) => {
             let tried = attempt(&dir, &mut limits);
-            finish(&top, &dir, (before.atime, before.mtime));
+            finish(&top, &name, &dir, (before.atime, before.mtime));
             tried?;
         }
         // A tree that this user may not change is as good as mounted read-only.
@@ -66,13 +78,13 @@ fn link_max(root: &Root) -> u32 {
     said.filter(|&n| n > 127).unwrap_or(LINK_MAX).min(LINK_MAX)
 }
 
-fn begin(top: &Node) -> Result<OwnedFd, Errno> {
-    match retry(|| rustix::fs::mkdirat(&top.fd, DIR, Mode::RWXU)) {
+fn begin(top: &Node, name: &str) -> Result<OwnedFd, Errno> {
+    match retry(|| rustix::fs::mkdirat(&top.fd, name, Mode::RWXU)) {
         Ok(()) | Err(Errno::EEXIST) => {}
         Err(e) => return Err(e),
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let dir = retry(|| rustix::fs::openat(&top.fd, DIR, flags, Mode::empty()))?;
+    let dir = retry(|| rustix::fs::openat(&top.fd, name, flags, Mode::empty()))?;
     clear(&dir);
     Ok(dir)
 }
@@ -85,9 +97,9 @@ fn clear(dir: &OwnedFd) {
 }
 
 /// Failing here leaves an empty hidden directory, which the next probe uses.
-fn finish(top: &Node, dir: &OwnedFd, (atime, mtime): (Time, Time)) {
+fn finish(top: &Node, name: &str, dir: &OwnedFd, (atime, mtime): (Time, Time)) {
     clear(dir);
-    let _ = rustix::fs::unlinkat(&top.fd, DIR, AtFlags::REMOVEDIR);
+    let _ = rustix::fs::unlinkat(&top.fd, name, AtFlags::REMOVEDIR);
     let times = Timestamps {
         last_access: spec(atime.sec, atime.nsec.into()),
         last_modification: spec(mtime.sec, mtime.nsec.into()),

@@ -242,6 +242,25 @@ fn bytes_go_in_and_come_back() {
     });
 }
 
+/// Who may execute a file is not to wait for the box: after its fsync nothing of
+/// it is held open for writing, and it can be written again.
+#[test]
+fn a_synced_file_is_not_held_open_for_writing() {
+    both(|b| {
+        let file = b.make(top(), "f", FileKind::Regular).expect("created");
+        let at = place(&["f"], Some(file.identity.clone()));
+        let is_held = || b.origin.descriptors.written(&file.identity).is_some();
+        for bytes in [b"old", b"new"] {
+            b.write(at.clone(), 0, &[bytes]).expect("written");
+            assert!(is_held());
+            b.found(OriginOp::Fsync { file: at.clone() })
+                .expect("synced");
+            assert!(!is_held());
+            assert_eq!(b.read(at.clone(), 0, 9).expect("read"), bytes);
+        }
+    });
+}
+
 #[test]
 fn more_files_than_descriptors_are_written_and_synced() {
     both(|b| {
@@ -537,8 +556,10 @@ fn probing_leaves_no_trace() {
     both(|b| {
         let old = fs::metadata(b.dir.path()).expect("there");
         // What a probe that was cut off leaves.
-        fs::create_dir(b.path(".forebay-probe")).expect("made");
-        fs::write(b.path(".forebay-probe/file"), b"x").expect("written");
+        let left = probe::dir_name(b.dir.path());
+        fs::create_dir(b.path(&left)).expect("made");
+        fs::write(b.path(&left).join("file"), b"x").expect("written");
+        assert_eq!(b.lookup(top(), &left), Err(Errno::ENOENT), "hidden");
         let limits = b.probe();
         assert!(!limits.read_only && limits.symlinks && limits.hard_links);
         assert_eq!(limits.name_max, 255);

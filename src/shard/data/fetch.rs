@@ -115,9 +115,8 @@ async fn ask<W: World>(
     let mut buf = shard.world.pool().take(len);
     let mut end = range.start;
     if len > 0 {
-        let _permit = shard.data.0.fetches.acquire().await;
-        let (got, back) = from_origin(shard, fid, range.start, buf).await?;
-        buf = back;
+        let got;
+        (got, buf) = from_origin(shard, fid, range.start, buf).await?;
         let got = got.min(len);
         zero_from(&mut buf, got, len);
         end += got as u64;
@@ -145,14 +144,20 @@ async fn from_origin<W: World>(
 ) -> Result<(usize, Buf), Errno> {
     let target = shard.target_of(fid)?.id;
     let mut file = writeback::place(shard, fid).await?;
-    for attempt in 1.. {
+    let mut attempt = 0;
+    loop {
         let place = file.clone();
         let op = OriginOp::Read {
             file: place,
             offset,
             buf,
         };
-        let (errno, back) = match contact::call(shard, target, op).await {
+        contact::present(shard, target).await;
+        // Taken by a call, not by the wait before it: other targets share them.
+        let permit = shard.data.0.fetches.acquire().await;
+        let reply = contact::call(shard, target, op).await;
+        drop(permit);
+        let (errno, back) = match reply {
             OriginReply::Read { result, buf } => match result {
                 Ok(got) => return Ok((got, buf)),
                 Err(errno) => (errno, buf),
@@ -161,12 +166,15 @@ async fn from_origin<W: World>(
             _ => return Err(Errno::EIO),
         };
         buf = back;
+        if contact::reports_absence(shard, target, errno) {
+            continue;
+        }
+        attempt += 1;
         if !matches!(errno, Errno::ESTALE | Errno::ENOENT) || attempt == LOCATE_MAX {
             return Err(errno);
         }
         file = located_anew(shard, target, fid, file).await?;
     }
-    Err(Errno::ESTALE)
 }
 
 async fn located_anew<W: World>(

@@ -11,6 +11,7 @@ use crate::cache::readahead::Detector;
 use crate::cache::{Change, ExtentMap};
 use crate::flash::Peek;
 use crate::namespace::{Inode, key};
+use crate::shard::counters::Event;
 use crate::world::sync::Promise;
 use crate::world::{Level, World};
 use std::cell::{Cell, RefCell};
@@ -312,6 +313,7 @@ async fn scan<W: World>(shard: &Shard<W>, fid: Fid) -> Result<ExtentMap, Errno> 
             if let Err(why) = loaded {
                 let line = format!("extents of {fid}: {why}; the file cannot be read");
                 shard.world.log(Level::Error, &line);
+                shard.counters.on(Event::RecordDamaged);
                 return Err(Errno::EIO);
             }
         }

@@ -14,6 +14,7 @@ use crate::base::{Buf, Errno, Fid, Slice};
 use crate::cache::{Piece, What};
 use crate::namespace::Inode;
 use crate::shard::contact;
+use crate::shard::counters::Event;
 use crate::world::sync::Promise;
 use crate::world::{Level, World};
 use std::ops::Range;
@@ -347,6 +348,7 @@ fn drop_damaged<W: World>(
         file.fid, range.start, range.end
     );
     shard.world.log(Level::Warn, &line);
+    shard.counters.on(Event::BytesRefetched);
     let mut tx = Tx::default();
     shard
         .data

@@ -55,7 +55,6 @@ pub fn write<W: World>(
             extents.push(Extent::bytes(piece_of(appended), true, inode.snap_epoch));
         }
     }
-    cut_to_size(inode);
     let range = offset..end;
     change(shard, tx, &file, inode, &range, end, |map, _| {
         map.replace(range.clone(), extents)
@@ -76,7 +75,6 @@ pub fn truncate<W: World>(
         return Err(Errno::EFBIG);
     }
     let file = shard.data.loaded(fid).ok_or(Errno::EAGAIN)?;
-    cut_to_size(inode);
     let old = inode.attr.size;
     if step_down(&file.map.borrow(), size, changes_max(shard)).is_some() {
         file.chore.set(Some(Chore::Shrink(size)));
@@ -85,6 +83,8 @@ pub fn truncate<W: World>(
     if size < old {
         file.note_cut(size);
         change(shard, tx, &file, inode, &(size..old), 0, |map, inode| {
+            // Origin bytes past the end are none of the file: growing it again
+            // must not bring them back. Nothing else makes a file shorter.
             inode.origin_size = inode.origin_size.min(size);
             map.truncate(size)
         });
@@ -108,7 +108,6 @@ pub fn punch<W: World>(
     range: Range<u64>,
 ) -> Result<(), Errno> {
     let file = shard.data.loaded(fid).ok_or(Errno::EAGAIN)?;
-    cut_to_size(inode);
     let size = inode.attr.size;
     let range = range.start.min(size)..range.end.min(size);
     change(shard, tx, &file, inode, &range, 0, |map, inode| {
@@ -205,12 +204,6 @@ impl<W: World> Shard<W> {
             state.pressure.notify();
         }
     }
-}
-
-/// Origin bytes past the end of the file are none of it: growing it again must
-/// not bring them back.
-fn cut_to_size(inode: &mut Inode) {
-    inode.origin_size = inode.origin_size.min(inode.attr.size);
 }
 
 /// A change of the bytes in `range`, of a file that then is `end` long at least.

@@ -5,7 +5,7 @@ use super::{import, shown};
 use crate::base::{Errno, Mono};
 use crate::namespace::setattr::{self as set, Held};
 use crate::origin::{OriginOp, OriginReply, Statfs};
-use crate::shard::{Outgoing, Shard, Target};
+use crate::shard::{Outgoing, Shard, Target, contact};
 use crate::wire::Reply;
 use crate::wire::op::{self, StatfsReply};
 use crate::world::World;
@@ -45,7 +45,9 @@ pub async fn statfs<W: World>(call: &Call<'_, W>) -> Result<Outgoing, Errno> {
     };
     let known = match cached {
         Some((at, known)) => {
-            if shard.world.now() - at > STATFS_AGE_MAX {
+            let now = shard.world.now();
+            let is_away = shard.contacts.of(target.id).away(now).is_some();
+            if now - at > STATFS_AGE_MAX && !is_away {
                 let (s, t) = (Rc::clone(shard), Rc::clone(target));
                 // Noted first, so that one task asks, however many come.
                 note_statfs(shard, target, known);
@@ -56,7 +58,7 @@ pub async fn statfs<W: World>(call: &Call<'_, W>) -> Result<Outgoing, Errno> {
             }
             known
         }
-        None => ask_statfs(shard, target).await?,
+        None => contact::unless_away(shard, target, ask_statfs(shard, target)).await??,
     };
     let reply = StatfsReply {
         bsize: known.bsize,
@@ -70,8 +72,8 @@ pub async fn statfs<W: World>(call: &Call<'_, W>) -> Result<Outgoing, Errno> {
     Ok(answered(Reply::Statfs(reply)))
 }
 
-async fn ask_statfs<W: World>(shard: &Shard<W>, target: &Target) -> Result<Statfs, Errno> {
-    match import::call(shard, target, OriginOp::Statfs).await? {
+async fn ask_statfs<W: World>(shard: &Rc<Shard<W>>, target: &Target) -> Result<Statfs, Errno> {
+    match import::call(shard, target, || OriginOp::Statfs).await? {
         OriginReply::Statfs(known) => {
             note_statfs(shard, target, known);
             Ok(known)

@@ -4,6 +4,7 @@ use super::{FlashView, fids, import};
 use crate::base::{Codec, Errno, Fid, FileKind};
 use crate::namespace::draft::Change;
 use crate::namespace::{Need, Stop, key};
+use crate::shard::counters::Event;
 use crate::shard::{Shard, Target, Tx, data, writeback};
 use crate::world::{Level, World};
 use std::rc::Rc;
@@ -61,6 +62,7 @@ async fn meet<W: World>(
         Need::Damaged(key) => {
             let line = format!("record {} is damaged", key.escape_ascii());
             shard.world.log(Level::Error, &line);
+            shard.counters.on(Event::RecordDamaged);
             Err(Errno::EIO)
         }
     }

@@ -8,7 +8,7 @@ use crate::flash::{Peek, Tx};
 use crate::namespace::entry::{self, Known};
 use crate::namespace::record::flag;
 use crate::namespace::{Dirent, Draft, Inode, Need, Observed, Stop, View, key, xattr};
-use crate::origin::{Found, OriginOp, OriginReply, is_reserved};
+use crate::origin::{Found, OriginOp, OriginReply, is_hidden};
 use crate::shard::writeback::Aliases;
 use crate::shard::{Shard, Target, contact, writeback};
 use crate::world::{Level, World};
@@ -26,7 +26,7 @@ pub async fn name<W: World>(
     dir: Fid,
     name: &Name,
 ) -> Answer {
-    if dir == target.root && is_reserved(name) {
+    if dir == target.root && is_hidden(name) {
         return Ok(false);
     }
     let (s, t, n) = (Rc::clone(shard), Rc::clone(target), name.clone());
@@ -37,8 +37,8 @@ pub async fn name<W: World>(
         question,
         Box::pin(async move {
             let place = writeback::place(&s, dir).await?;
-            let op = OriginOp::Lookup {
-                dir: place,
+            let op = || OriginOp::Lookup {
+                dir: place.clone(),
                 name: n.clone(),
             };
             match call(&s, &t, op).await? {
@@ -64,17 +64,19 @@ pub async fn listing<W: World>(
         Question::Listing(dir),
         Box::pin(async move {
             let place = writeback::place(&s, dir).await?;
-            let reply = call(&s, &t, OriginOp::List { dir: place }).await?;
+            let op = || OriginOp::List { dir: place.clone() };
+            let reply = call(&s, &t, op).await?;
             let OriginReply::Listed(mut entries) = reply else {
                 return Err(Errno::EIO);
             };
             if dir == t.root {
-                entries.retain(|(name, _)| !is_reserved(name));
+                entries.retain(|(name, _)| !is_hidden(name));
             }
             for chunk in entries.chunks(CHUNK) {
                 admit(&s, &t, dir, chunk).await?;
                 s.world.yield_now().await;
             }
+            let values = inherited(&s, &t, dir).await;
             // Names that came or went here meanwhile are known here, and names
             // come and go at the origin only through this box: all are known now.
             own(&s, &t, |view| {
@@ -83,6 +85,11 @@ pub async fn listing<W: World>(
                 };
                 inode.flags |= flag::COMPLETE;
                 let mut draft = Draft::new(view);
+                if let Some(values) = &values
+                    && inode.flags & flag::XATTRS_COMPLETE == 0
+                {
+                    xattr::import(&mut draft, dir, &mut inode, values);
+                }
                 draft.put(dir, inode);
                 Ok(Some(draft.change))
             })
@@ -92,6 +99,21 @@ pub async fn listing<W: World>(
     )
     .await
     .map(|_| ())
+}
+
+/// The xattrs of a directory that is being listed, where they are not known: its
+/// default ACL decides what new files are, and a complete directory takes new
+/// files by itself. A failure leaves them to be asked for when they are needed.
+async fn inherited<W: World>(
+    shard: &Rc<Shard<W>>,
+    target: &Rc<Target>,
+    dir: Fid,
+) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+    let inode = super::inode(shard, dir).await.ok()?;
+    if !target.bounds().acls || inode.flags & flag::XATTRS_COMPLETE != 0 {
+        return None;
+    }
+    fetch_xattrs(shard, target, dir).await.ok()
 }
 
 /// Imports all xattrs of a file.
@@ -133,7 +155,8 @@ async fn fetch_xattrs<W: World>(
     fid: Fid,
 ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
     let file = writeback::place(shard, fid).await?;
-    let list = call(shard, target, OriginOp::XattrList { file: file.clone() }).await;
+    let list = || OriginOp::XattrList { file: file.clone() };
+    let list = call(shard, target, list).await;
     let names = match list {
         Ok(OriginReply::Bytes(names)) => names,
         Ok(_) => return Err(Errno::EIO),
@@ -142,7 +165,7 @@ async fn fetch_xattrs<W: World>(
     };
     let mut values = Vec::new();
     for name in names.split(|b| *b == 0).filter(|name| xattr::is_kept(name)) {
-        let op = OriginOp::XattrGet {
+        let op = || OriginOp::XattrGet {
             file: file.clone(),
             name: name.to_vec(),
         };
@@ -156,15 +179,20 @@ async fn fetch_xattrs<W: World>(
     Ok(values)
 }
 
-/// One call to the target's origin; its failure as an errno.
+/// One call to the target's origin, once it is there; its failure as an errno.
+/// Whoever may not wait so long for it leaves (`contact::unless_away`).
 pub async fn call<W: World>(
-    shard: &Shard<W>,
+    shard: &Rc<Shard<W>>,
     target: &Target,
-    op: OriginOp,
+    op: impl Fn() -> OriginOp,
 ) -> Result<OriginReply, Errno> {
-    match contact::call(shard, target.id, op).await {
-        OriginReply::Failed(errno) => Err(errno),
-        reply => Ok(reply),
+    loop {
+        contact::present(shard, target.id).await;
+        match contact::call(shard, target.id, op()).await {
+            OriginReply::Failed(errno) if contact::reports_absence(shard, target.id, errno) => {}
+            OriginReply::Failed(errno) => return Err(errno),
+            reply => return Ok(reply),
+        }
     }
 }
 
@@ -192,8 +220,16 @@ async fn ask<W: World>(
         .borrow_mut()
         .insert(question.clone(), waited);
     let (s, p) = (Rc::clone(shard), promise.clone());
+    let id = target.id;
     shard.world.spawn(async move {
-        let answer = work.await;
+        // Before the file is located: write-back goes on first thing, too.
+        contact::present(&s, id).await;
+        let mut answer = work.await;
+        // A client that is shown a file goes on to use its FID: a crash must
+        // not take it back.
+        if let (Ok(_), Err(e)) = (&answer, s.flash.commit(s.applied.get()).await) {
+            answer = Err(e);
+        }
         s.meta.asked.borrow_mut().remove(&question);
         p.set(answer);
     });

@@ -40,7 +40,7 @@ pub use listing::readdir;
 pub use names::{create, link, lookup, readlink, rename, unlink};
 pub use opens::{close, close_all, may_use, open, opened, reap_orphans, reopen};
 pub(in crate::shard) use shown::settle_refusal;
-pub use start::StartError;
+pub use start::{StartError, confirm};
 pub use view::FlashView;
 pub use xattrs::{xattr_get, xattr_list, xattr_remove, xattr_set};
 

@@ -99,9 +99,9 @@ async fn attach<W: World>(
         errno,
     };
     let known = shard.flash.get(&setting(id)).await.map_err(fault)?;
-    let (s, c) = (Rc::clone(shard), conf.clone());
     let Some(bytes) = known else {
         shard.starting.borrow_mut().insert(id, conf.clone());
+        let (s, c) = (Rc::clone(shard), conf.clone());
         if within(&shard.world, PROBE_WAIT, meet(shard, id, &conf)).await != Some(Ok(())) {
             shard
                 .world
@@ -121,9 +121,7 @@ async fn attach<W: World>(
         }
         Some(Ok(())) => Ok(()),
         None | Some(Err(_)) => {
-            shard
-                .world
-                .spawn(async move { keep_confirming(&s, id).await });
+            contact::missing(shard, id);
             Ok(())
         }
     }
@@ -170,6 +168,17 @@ async fn origin<W: World>(
     }
 }
 
+/// Else the first refused change would be the first that anybody hears of it.
+fn tell_if_read_only<W: World>(shard: &Shard<W>, name: &str, limits: &Limits) {
+    if limits.read_only {
+        let line = format!(
+            "target {name}: its origin is mounted read-only, or this user may not make files \
+             at its root: clients can change nothing there (EROFS)"
+        );
+        shard.world.log(Level::Warn, &line);
+    }
+}
+
 /// First meeting with an origin: makes the target's record and its root.
 async fn meet<W: World>(
     shard: &Rc<Shard<W>>,
@@ -204,6 +213,7 @@ async fn meet<W: World>(
     tx.put(setting(id), record.to_vec());
     let lsn = shard.apply(tx)?;
     shard.flash.commit(lsn).await?;
+    tell_if_read_only(shard, &conf.name, &record.limits);
     serve(shard, id, conf.clone(), &record).ok_or(Errno::EIO)
 }
 
@@ -224,8 +234,8 @@ async fn keep_meeting<W: World>(shard: &Rc<Shard<W>>, id: TargetId, conf: &Targe
 }
 
 /// Probes the origin of a served target and takes its limits over. ESTALE if
-/// its root is another than before.
-async fn confirm<W: World>(shard: &Rc<Shard<W>>, id: TargetId) -> Result<(), Errno> {
+/// its root is another than before: nothing cached may be mixed with that.
+pub async fn confirm<W: World>(shard: &Rc<Shard<W>>, id: TargetId) -> Result<(), Errno> {
     let limits = probe(shard, id).await?;
     let Some(target) = shard.targets.borrow().get(&id).cloned() else {
         return Ok(());
@@ -242,6 +252,7 @@ async fn confirm<W: World>(shard: &Rc<Shard<W>>, id: TargetId) -> Result<(), Err
     let mut tx = Tx::default();
     tx.put(setting(id), record.to_vec());
     shard.apply(tx)?;
+    tell_if_read_only(shard, &record.name, &record.limits);
     *target.limits.borrow_mut() = Some(limits);
     Ok(())
 }
@@ -252,25 +263,6 @@ fn is_same_root(a: &Identity, b: &Identity) -> bool {
         return a.ino == b.ino && a.birth == b.birth;
     }
     a.handle == b.handle && a.handle_type == b.handle_type
-}
-
-async fn keep_confirming<W: World>(shard: &Rc<Shard<W>>, id: TargetId) {
-    loop {
-        match confirm(shard, id).await {
-            Ok(()) => return,
-            Err(Errno::ESTALE) => {
-                // Nothing cached may be mixed with what is there now.
-                let gone = shard.targets.borrow_mut().remove(&id);
-                let name = gone.map_or_else(String::new, |t| t.conf.borrow().name.clone());
-                let error = StartError::OtherRoot { target: name };
-                shard
-                    .world
-                    .log(Level::Error, &format!("{error}; it is no longer served"));
-                return;
-            }
-            Err(_) => shard.world.sleep(PROBE_RETRY).await,
-        }
-    }
 }
 
 impl Target {

@@ -10,6 +10,7 @@ use crate::base::{ClientId, Errno, Tag, Transno, Xid};
 use crate::flash::Tx;
 use crate::namespace::key;
 use crate::shard::Shard;
+use crate::shard::counters::Event;
 use crate::wire::notice::{Committed, Notice};
 use crate::wire::{Features, Frame};
 use crate::world::race::within;
@@ -51,9 +52,12 @@ pub async fn known_clients<W: World>(
                 (Some(id), Ok(record)) => {
                     known.insert(ClientId(u128::from_be_bytes(id)), record);
                 }
-                _ => shard
-                    .world
-                    .log(Level::Error, "a client's record is damaged: it is evicted"),
+                _ => {
+                    let line = "a client's record is damaged: it is evicted";
+                    shard.world.log(Level::Error, line);
+                    shard.counters.on(Event::RecordDamaged);
+                    shard.counters.on(Event::ClientEvicted);
+                }
             }
         }
     }
@@ -75,6 +79,7 @@ pub async fn keep<W: World, H: Handler<W>>(shard: Rc<Shard<W>>, handler: Rc<H>) 
             let silent = now - export.state.heard.get();
             let lease = export.state.lease.get();
             if silent >= lease * LEASES {
+                shard.counters.on(Event::ClientEvicted);
                 let why = format!("silent for {} ms", silent.as_millis());
                 end(&shard, &handler, &export, &why).await;
             } else {
@@ -111,6 +116,7 @@ async fn end_window<W: World>(shard: &Rc<Shard<W>>) {
             record.name
         );
         shard.world.log(Level::Warn, &line);
+        shard.counters.on(Event::ClientEvicted);
         if let Err(e) = forget(shard, client).await {
             let line = format!("its record cannot be removed: {e}");
             shard.world.log(Level::Error, &line);

@@ -564,6 +564,8 @@ fn a_silent_client_is_evicted_and_told() {
         bench.sim.sleep(Duration::from_secs(40)).await;
         b.call(&me, create("b"), None).await.unwrap();
         assert_eq!(bench.toy.dropped.get(), 1);
+        let counted = bench.shard.counters.to_json();
+        assert_eq!(counted["clients evicted"], 1);
         bench.sim.heal();
         a.call(&me, create("c"), None).await.unwrap();
         let states: Vec<_> = a.history().iter().map(|t| t.to).collect();

@@ -395,18 +395,15 @@ pub async fn run<W: World>(shard: Rc<Shard<W>>, engine: Rc<Engine>) {
     while !engine.stopped.get() {
         let woken = engine.wake.wait();
         let Some(target) = shard.targets.borrow().get(&engine.target).cloned() else {
-            return;
+            break;
         };
         if let Some(pause) = engine.contact.pause(shard.world.now()) {
             either(woken, shard.world.sleep(pause)).await;
             continue;
         }
         if engine.contact.is_absent() {
-            let is_back = contact::reconnect(&shard, &target).await;
-            engine.progressed.notify();
-            if !is_back {
-                continue;
-            }
+            contact::reconnect(&shard, &target).await;
+            continue;
         }
         if let Err(e) = fill(&shard, &engine).await {
             let line = format!(
@@ -427,6 +424,9 @@ pub async fn run<W: World>(shard: Rc<Shard<W>>, engine: Rc<Engine>) {
         }
         doze(&shard, &engine, picked.again, woken).await;
     }
+    // Nobody waits for what is not carried any more.
+    engine.stopped.set(true);
+    engine.progressed.notify();
 }
 
 async fn doze<W: World>(

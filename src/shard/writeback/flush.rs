@@ -23,7 +23,7 @@ pub async fn flush<W: World>(
     engine.forget_retries();
     loop {
         let progressed = engine.progressed.wait();
-        if !engine.contact.is_asked() {
+        if engine.is_stopped() || !engine.contact.is_asked() {
             break;
         }
         progressed.await;

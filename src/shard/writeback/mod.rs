@@ -134,6 +134,14 @@ pub fn press<W: World>(shard: &Shard<W>) {
     }
 }
 
+/// Has the target's engine look again: its origin is back, or was tried.
+pub fn wake<W: World>(shard: &Shard<W>, target: TargetId) {
+    if let Some(engine) = shard.writeback.engines.borrow().get(&target) {
+        engine.wake();
+        engine.progressed.notify();
+    }
+}
+
 /// Adds an operation on names to the write-back log, in the transaction, which
 /// must be applied before the next await (else the engine may have read past).
 pub fn owe<W: World>(shard: &Shard<W>, tx: &mut Tx, target: TargetId, op: OwedOp) {

@@ -3,7 +3,7 @@
 use super::volatile::{Body, Change, Id, ROOT, Volatile};
 use crate::base::limits::SYMLINK_MAX;
 use crate::base::{Attr, Errno, FileKind, Identity, Name, SetAttr, Slice};
-use crate::origin::{OriginOp, OriginReply, Place, Statfs, is_reserved};
+use crate::origin::{OriginOp, OriginReply, Place, Statfs, is_hidden};
 use crate::sim::executor::Core;
 
 type Result<T> = std::result::Result<T, Errno>;
@@ -114,7 +114,7 @@ impl Volatile {
     }
 
     fn lookup(&self, dir: &Place, name: &Name) -> Result<OriginReply> {
-        if dir.path.is_empty() && is_reserved(name) {
+        if dir.path.is_empty() && is_hidden(name) {
             return Ok(OriginReply::Absent);
         }
         let dir = self.find_dir(dir)?;
@@ -129,7 +129,7 @@ impl Volatile {
         let entries = &self.files[&dir].entries;
         let mut listed: Vec<_> = entries
             .iter()
-            .filter(|(name, _)| !place.path.is_empty() || !is_reserved(name))
+            .filter(|(name, _)| !place.path.is_empty() || !is_hidden(name))
             .map(|(name, id)| (name.clone(), self.found(*id)))
             .collect();
         // No order is promised.

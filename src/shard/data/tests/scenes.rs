@@ -168,6 +168,8 @@ fn damaged_clean_bytes_are_fetched_again_and_dirty_ones_are_an_error() {
         damage(0);
         bench.forget();
         assert_eq!(bench.read(0, 4096).await, bytes[..4096]);
+        let counted = bench.shard.counters.to_json();
+        assert_eq!(counted["damaged ranges fetched again"], 1);
         bench.write(0, &[1; 100]).await;
         bench.commit().await;
         damage(0);
