@@ -227,7 +227,9 @@ async fn ask<W: World>(
         let mut answer = work.await;
         // A client that is shown a file goes on to use its FID: a crash must
         // not take it back.
-        if let (Ok(_), Err(e)) = (&answer, s.flash.commit(s.applied.get()).await) {
+        if answer == Ok(true)
+            && let Err(e) = s.flash.commit(s.applied.get()).await
+        {
             answer = Err(e);
         }
         s.meta.asked.borrow_mut().remove(&question);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod cold;
+mod shared;
 mod warm;
 
 use crate::base::{

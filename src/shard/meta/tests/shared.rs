@@ -1,0 +1,103 @@
+//! L9: what one client changed and a crash could take back, as others see it.
+
+use super::*;
+
+/// A directory of the box's own in which client 1 has made "new" and removed
+/// "old", neither of them on flash; and the transno of the last change.
+fn unstable() -> (Rig, Fid, Fid, Transno) {
+    let rig = Rig::new(|_| {});
+    let dir = rig
+        .create(rig.root(), "d", FileKind::Directory)
+        .unwrap()
+        .fid;
+    rig.create(dir, "old", FileKind::Regular).unwrap();
+    let settled = rig.shard.applied.get();
+    rig.sim
+        .run(async { rig.shard.flash.commit(settled).await })
+        .unwrap();
+    let new = rig.create(dir, "new", FileKind::Regular).unwrap().fid;
+    rig.unlink(dir, "old", false).unwrap();
+    let last = rig.shard.transno.get();
+    assert!(rig.shard.flash.last_committed() < last, "nobody waited");
+    (rig, dir, new, last)
+}
+
+/// Ways of seeing it: what is there, and what is not any more.
+fn looks(dir: Fid, new: Fid) -> Vec<(Request, Result<(), Errno>)> {
+    let intent = Intent::default;
+    let named = |n| op::Named {
+        parent: dir,
+        name: name(n),
+        intent: intent(),
+    };
+    let of = |fid| op::OfFile {
+        fid,
+        intent: intent(),
+    };
+    let unlink = op::Unlink {
+        parent: dir,
+        name: name("old"),
+        dir: false,
+    };
+    let list = op::Readdir {
+        fid: dir,
+        cookie: 0,
+        bytes: 4096,
+        attrs: false,
+    };
+    let open = op::Open {
+        fid: new,
+        open: OpenId(9),
+        flags: 0,
+        intent: intent(),
+    };
+    vec![
+        (Request::Lookup(named("new")), Ok(())),
+        (Request::Lookup(named("old")), Err(Errno::ENOENT)),
+        (Request::Getattr(of(new)), Ok(())),
+        (Request::Getattr(of(dir)), Ok(())),
+        (Request::Readdir(list), Ok(())),
+        (Request::Open(open), Ok(())),
+        (Request::Unlink(unlink), Err(Errno::ENOENT)),
+        (creation(dir, "new", FileKind::Regular), Err(Errno::EEXIST)),
+    ]
+}
+
+fn ask(rig: &Rig, client: u128, request: Request) -> Result<(), Errno> {
+    let incoming = Incoming {
+        client: ClientId(client),
+        ..incoming(77, 0, request)
+    };
+    rig.run(incoming).result.map(|_| ())
+}
+
+#[test]
+fn others_see_only_what_no_crash_takes_back_l9() {
+    let (_, dir, new, _) = unstable();
+    for at in 0..looks(dir, new).len() {
+        let (rig, dir, new, last) = unstable();
+        let (request, expected) = looks(dir, new).swap_remove(at);
+        let shown = format!("{request:?}");
+        assert_eq!(ask(&rig, 2, request), expected, "{shown}");
+        assert!(rig.shard.flash.last_committed() >= last, "{shown}");
+    }
+}
+
+#[test]
+fn a_client_does_not_wait_for_its_own_changes() {
+    let (rig, dir, new, last) = unstable();
+    for (request, expected) in looks(dir, new) {
+        let shown = format!("{request:?}");
+        assert_eq!(ask(&rig, 1, request), expected, "{shown}");
+        assert!(rig.shard.flash.last_committed() < last, "{shown}");
+    }
+}
+
+#[test]
+fn what_builds_on_anothers_change_is_marked_l9() {
+    let (rig, dir, _, _) = unstable();
+    ask(&rig, 1, creation(dir, "mine", FileKind::Regular)).unwrap();
+    assert!(!rig.shard.meta.is_mixed(rig.shard.transno.get()));
+    ask(&rig, 2, creation(dir, "yours", FileKind::Regular)).unwrap();
+    assert!(rig.shard.meta.is_mixed(rig.shard.transno.get()));
+}
