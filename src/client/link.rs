@@ -366,11 +366,22 @@ fn greet<W: World>(import: &Import<W>, sender: &Sender<W::Conn>, host: &str, rep
         Welcome::Evicted(lost) => {
             import.enter(State::Evicted);
             for fid in lost {
-                let line = format!("evicted by the box: unstable writes to {fid} are lost");
+                let line = format!("evicted by the box: unstable changes of {fid} are lost");
                 import.world.log(Level::Error, &line);
             }
+            tell_lost(import);
             full(import, sender);
         }
+    }
+}
+
+/// Says how many requests an eviction, or replays that failed, have lost.
+fn tell_lost<W: World>(import: &Import<W>) {
+    let lost = import.ledger.borrow().counters().lost;
+    let news = lost - import.lost_told.replace(lost);
+    if news > 0 {
+        let line = format!("{news} unstable requests, on names or bytes, are lost");
+        import.world.log(Level::Error, &line);
     }
 }
 
@@ -382,6 +393,7 @@ fn advance<W: World>(import: &Import<W>) {
     };
     let sender = import.link.borrow().as_ref().map(|l| l.sender.clone());
     if let (true, Some(sender)) = (replayed, sender) {
+        tell_lost(import);
         sender.push(import.ledger.borrow_mut().replay_done());
         full(import, &sender);
     } else {

@@ -125,6 +125,8 @@ struct Import<W: World> {
     /// Something about the state changed, or something became stable.
     changed: Signal,
     next_open: Cell<u64>,
+    /// Lost requests that the log has told of.
+    lost_told: Cell<u64>,
 }
 
 /// When a wait for the box's flash is first spoken of, and how often again.
@@ -155,6 +157,7 @@ impl<W: World> Client<W> {
             agreed: RefCell::default(),
             changed: Signal::default(),
             next_open: Cell::new(1),
+            lost_told: Cell::new(0),
             world,
         });
         let first = link::first(&import).await?;

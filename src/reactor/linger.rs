@@ -4,9 +4,9 @@
 //! work of a whole request (docs/PERFORMANCE.md). Where the next event is
 //! likely to be near, because the last ones were, a reactor therefore looks for
 //! it before it sleeps. It gives way at every look (`sched_yield`): whoever else
-//! wants the CPU gets it, and as soon as somebody does, the reactor goes to
-//! sleep and does not try again for a while. So looking costs only time in which
-//! the CPU would have been idle, and an idle reactor pays for it once.
+//! wants the CPU gets it, the application above all, whose next request it is
+//! waiting for. So looking costs hardly more than time in which the CPU would
+//! have been idle, and a reactor that goes idle pays for it once.
 
 use crate::reactor::timers::now;
 use std::cell::Cell;
@@ -43,13 +43,9 @@ impl Linger {
                 std::hint::spin_loop();
             }
             rustix::thread::sched_yield();
-            if news() {
-                return true;
-            }
-            let here = now();
-            if here - start > most {
+            if now() - start > most {
                 self.is_near.set(false);
-                return false;
+                return news();
             }
         }
     }
@@ -72,8 +68,7 @@ mod tests {
         assert!(!linger.is_hopeful());
         linger.slept(NEAR / 2);
         assert!(linger.is_hopeful());
-        // Nothing comes: by its time or by somebody in the way, it ends, and
-        // the next wait is slept.
+        // Nothing comes: it ends by itself, and the next wait is slept.
         assert!(!linger.look(None, || false));
         assert!(!linger.is_hopeful());
     }
