@@ -6,6 +6,7 @@ pub mod cache; // L2
 pub mod client; // L3
 pub mod conf; // L1
 pub mod control; // L5
+pub mod dlm; // L2
 pub mod flash; // L3
 pub mod fuse;
 pub mod namespace; // L2

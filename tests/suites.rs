@@ -67,6 +67,7 @@ fn fio_verifies_what_it_wrote() {
                 ])
                 .args([
                     "--verify_fatal=1",
+                    "--verify_state_save=0",
                     "--do_verify=1",
                     "--ioengine=psync",
                     "--end_fsync=1",

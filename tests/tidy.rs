@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 /// Each module of `src/` with its layer. A module imports only lower layers;
 /// within L3 the order of this table counts, elsewhere siblings are strangers.
-const LAYERS: [(&str, u32); 15] = [
+const LAYERS: [(&str, u32); 16] = [
     ("base", 0),
     ("conf", 10),
     ("wire", 10),
     ("cache", 20),
+    ("dlm", 20),
     ("namespace", 20),
     ("store", 20),
     ("origin", 30),

@@ -9,6 +9,7 @@ pub mod errno;
 pub mod identity;
 pub mod ids;
 pub mod limits;
+pub mod lock;
 pub mod name;
 pub mod time;
 
@@ -18,5 +19,6 @@ pub use codec::{Codec, DecodeError, Reader, Writer};
 pub use errno::Errno;
 pub use identity::{Identity, Locator};
 pub use ids::*;
+pub use lock::{Bits, Extent, Mode};
 pub use name::Name;
 pub use time::{Mono, Time};

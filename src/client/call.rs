@@ -28,6 +28,21 @@ pub struct Context {
     pub owner: u64,
     pub owner_kind: u8,
     pub trace: u64,
+    /// Whether the answer is going to be kept above the client.
+    pub fill: Fill,
+}
+
+/// What a READ is for: an answer that is kept above the client needs a lock
+/// that lasts as long as it is kept (C6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fill {
+    /// The caller's buffer: nothing is kept.
+    #[default]
+    No,
+    /// Pages that are read.
+    Read,
+    /// Pages that may be stored to without a word, through a mapping.
+    Write,
 }
 
 impl Context {
@@ -40,6 +55,7 @@ impl Context {
             owner: 0,
             owner_kind: 0,
             trace: 0,
+            fill: Fill::No,
         }
     }
 

@@ -14,14 +14,16 @@
 //! (C11), and bytes that the box answered as unstable stay here until it says
 //! that they are on flash.
 
+mod above;
 mod api;
 mod call;
 mod creds;
 mod ledger;
 mod link;
 
+pub use above::{Above, Ending, Terms};
 pub use api::{Directory, File};
-pub use call::{Call, CallError, Context, Cred, Outcome};
+pub use call::{Call, CallError, Context, Cred, Fill, Outcome};
 pub use ledger::{Counters, State, Transition};
 
 use crate::base::{ClientId, Fid, OpenId, Slice};

@@ -2,7 +2,7 @@
 //! a drain. `Client` is the real one; tests serve a tree from memory.
 
 use crate::base::{Errno, Fid, OpenId, Slice};
-use crate::client::{Client, Context};
+use crate::client::{Above, Client, Context, Terms};
 use crate::wire::{Reply, Request};
 use crate::world::World;
 use crate::world::sync::Signal;
@@ -37,6 +37,12 @@ pub trait Upstream: 'static {
     ) -> impl Future<Output = Result<Answer, Errno>>;
     /// Ends when everything that was answered is on the box's flash (C12).
     fn drain(&self) -> impl Future<Output = ()>;
+    /// What may be believed of `fid` from now on without asking.
+    fn terms(&self, _fid: Fid) -> Terms {
+        Terms::default()
+    }
+    /// Who is told when what was believed ends.
+    fn tell(&self, _above: Rc<dyn Above>) {}
 }
 
 /// What came back, with the data that was read.

@@ -1,0 +1,39 @@
+//! Who keeps copies above a client's own memory: for a mount, the kernel. What
+//! it may believe rests on the client's locks and ends with them.
+
+use crate::base::{Bits, Extent, Fid};
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+/// How long what an answer said of a file may be believed without asking
+/// again. Zero: not at all. Never longer than what is left of the lease (C1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// That the name leads to the file: LOOKUP is held.
+    pub name: Duration,
+    /// Its attributes: UPDATE and PERM are held.
+    pub attr: Duration,
+    /// Of a directory: that names which were not found are not there, and the
+    /// entries that were listed: UPDATE is held.
+    pub entries: Duration,
+    /// Pages may be kept: DATA is held for the whole file.
+    pub pages: bool,
+}
+
+/// Ends when the thing is done.
+pub type Ending = Pin<Box<dyn Future<Output = ()>>>;
+
+/// The caches above a client. The client calls, each time its locks on a file
+/// end, before it tells the box that they have.
+pub trait Above {
+    /// Takes back what is believed of `fid` under `bits`; of DATA, within
+    /// `range`. Ends when nobody above believes it any more (C2, C4, C5): what
+    /// was changed in memory above has been written to the client by then. New
+    /// answers rest on new locks, and are not waited for.
+    fn take_back(&self, fid: Fid, bits: Bits, range: Extent) -> Ending;
+
+    /// The lease is over, or the client was evicted: takes back everything, of
+    /// every file, pages that were not written among them (L2, C8).
+    fn take_back_all(&self) -> Ending;
+}
