@@ -93,14 +93,27 @@ fn again(message: &Message, sample: &samples::Sample, checksum: bool) -> Vec<u8>
         0 => Vec::new(),
         _ => vec![sample.bytes[layout.payload_at..].to_vec().into()],
     };
-    let Message { xid, op, content } = message;
+    let Message {
+        xid,
+        op,
+        content,
+        locks,
+    } = message;
     let frame = match content {
         Content::Connect(head, request) => Frame::connect(*xid, head, request),
         Content::Connected(head, reply) => Frame::connect_reply(*xid, head, reply.as_deref()),
-        Content::Request(head, request) => Frame::request(*xid, head, request, payload, checksum),
-        Content::Reply(head, reply) => {
-            Frame::reply(*xid, *op, head, reply.as_ref(), payload, checksum)
+        Content::Request(head, request) => {
+            Frame::asking(*xid, head, request, &locks.asked, payload, checksum)
         }
+        Content::Reply(head, reply) => Frame::granting(
+            *xid,
+            *op,
+            head,
+            reply.as_ref(),
+            &locks.granted,
+            payload,
+            checksum,
+        ),
         Content::EarlyReply(head) => Frame::early_reply(*xid, *op, head, checksum),
         Content::Notice(head, notice) => Frame::notice(head, notice, checksum),
         Content::Callback(head, callback) => Frame::callback(*xid, head, callback, checksum),

@@ -101,7 +101,8 @@ fn is_change(request: &Request) -> bool {
         | Request::Disconnect(_)
         | Request::DeclareCred(_)
         | Request::ReplayDone(_)
-        | Request::Abandon(_) => false,
+        | Request::Abandon(_)
+        | Request::Cancel(_) => false,
     }
 }
 
@@ -146,7 +147,8 @@ async fn handle<W: World>(call: &Call<'_, W>) -> Result<Outgoing, Errno> {
         | Request::Disconnect(_)
         | Request::DeclareCred(_)
         | Request::ReplayDone(_)
-        | Request::Abandon(_) => Ok(done()),
+        | Request::Abandon(_)
+        | Request::Cancel(_) => Ok(done()),
     }
 }
 
@@ -201,6 +203,7 @@ fn subject(request: &Request) -> Option<Fid> {
         | Request::Disconnect(_)
         | Request::DeclareCred(_)
         | Request::ReplayDone(_)
-        | Request::Abandon(_) => return None,
+        | Request::Abandon(_)
+        | Request::Cancel(_) => return None,
     })
 }

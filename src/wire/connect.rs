@@ -36,7 +36,7 @@ impl Features {
 
     /// What this release can do.
     pub const OURS: Features = Features {
-        bits: Features::BASE | Features::CHECKSUM | Features::NOTICES,
+        bits: Features::BASE | Features::CHECKSUM | Features::LOCKS | Features::NOTICES,
     };
 
     #[must_use]

@@ -13,7 +13,10 @@ use super::connect::{CONNECT, ConnectReply, ConnectRequest, Features};
 use super::head::{
     CALLBACK_HEAD_LEN, HEAD_LEN, Head, Kind, MAGIC, REPLY_HEAD_LEN, REQUEST_HEAD_LEN,
 };
-use super::{Callback, CallbackHead, Notice, Reply, ReplyHead, Request, RequestHead};
+use super::head::{flags, reply_flags};
+use super::{
+    Asked, Callback, CallbackHead, Granted, Notice, Reply, ReplyHead, Request, RequestHead,
+};
 use crate::base::limits::{BODY_MAX, PAYLOAD_MAX};
 use crate::base::{Codec, DecodeError, Errno, Reader, Slice, Writer, Xid};
 
@@ -40,8 +43,30 @@ impl Frame {
         payload: Vec<Slice>,
         checksum: bool,
     ) -> Frame {
-        Draft::new(Kind::Request, request.tag(), xid, head)
-            .body(|w| request.encode_value(w))
+        Frame::asking(xid, head, request, &Asked::default(), payload, checksum)
+    }
+
+    /// The same with what it asks of the client's locks (needs LOCKS).
+    #[must_use]
+    pub fn asking(
+        xid: Xid,
+        head: &RequestHead,
+        request: &Request,
+        asked: &Asked,
+        payload: Vec<Slice>,
+        checksum: bool,
+    ) -> Frame {
+        let mut head = head.clone();
+        if !asked.is_empty() {
+            head.flags |= flags::LOCKS;
+        }
+        Draft::new(Kind::Request, request.tag(), xid, &head)
+            .body(|w| {
+                request.encode_value(w);
+                if !asked.is_empty() {
+                    asked.encode(w);
+                }
+            })
             .finish(payload, checksum)
     }
 
@@ -77,20 +102,43 @@ impl Frame {
         payload: Vec<Slice>,
         checksum: bool,
     ) -> Frame {
-        let draft = Draft::new(Kind::Reply, op, xid, head).body(|w| {
+        Frame::granting(xid, op, head, reply, &Granted::default(), payload, checksum)
+    }
+
+    /// The same with the locks that it grants (needs LOCKS).
+    #[must_use]
+    pub fn granting(
+        xid: Xid,
+        op: u16,
+        head: &ReplyHead,
+        reply: Option<&Reply>,
+        granted: &Granted,
+        payload: Vec<Slice>,
+        checksum: bool,
+    ) -> Frame {
+        let mut head = head.clone();
+        if !granted.grants.is_empty() {
+            head.flags |= reply_flags::GRANTS;
+        }
+        let locks = |w: &mut Writer| {
+            if !granted.grants.is_empty() {
+                granted.encode(w);
+            }
+        };
+        let draft = Draft::new(Kind::Reply, op, xid, &head).body(|w| {
             if let Some(reply) = reply {
                 reply.encode(w);
             }
+            locks(w);
         });
         let payload_len: usize = payload.iter().map(|part| part.len()).sum();
         if draft.body_len() <= BODY_MAX && payload_len <= PAYLOAD_MAX {
             return draft.finish(payload, checksum);
         }
-        let head = ReplyHead {
-            status: Errno::EOVERFLOW.0,
-            ..head.clone()
-        };
-        Draft::new(Kind::Reply, op, xid, &head).finish(Vec::new(), checksum)
+        head.status = Errno::EOVERFLOW.0;
+        Draft::new(Kind::Reply, op, xid, &head)
+            .body(locks)
+            .finish(Vec::new(), checksum)
     }
 
     /// "Still working on it."
@@ -297,6 +345,7 @@ impl Layout {
         let mut r = Reader::new(&bytes[..body_end]);
         r.take(HEAD_LEN)?;
         let content = Content::decode(&self.head, &mut r)?;
+        let locks = Locks::decode(&content, &mut r, features)?;
         r.end()?;
         if bytes[body_end..].iter().any(|b| *b != 0) {
             return Err(fault(body_end, "padding is not zero"));
@@ -305,6 +354,7 @@ impl Layout {
             xid: Xid(self.head.xid),
             op: self.head.op,
             content,
+            locks,
         })
     }
 }
@@ -323,6 +373,41 @@ pub struct Message {
     pub xid: Xid,
     pub op: u16,
     pub content: Content,
+    pub locks: Locks,
+}
+
+/// What followed the body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Locks {
+    /// Of a request.
+    pub asked: Asked,
+    /// Of a reply.
+    pub granted: Granted,
+}
+
+impl Locks {
+    fn decode(
+        content: &Content,
+        r: &mut Reader<'_>,
+        features: Features,
+    ) -> Result<Locks, DecodeError> {
+        let mut locks = Locks::default();
+        let (asks, grants) = match content {
+            Content::Request(head, _) => (head.flags & flags::LOCKS != 0, false),
+            Content::Reply(head, _) => (false, head.flags & reply_flags::GRANTS != 0),
+            _ => (false, false),
+        };
+        if (asks || grants) && !features.has(Features::LOCKS) {
+            return Err(r.fault("locks, which were not agreed on"));
+        }
+        if asks {
+            locks.asked = Asked::decode(r)?;
+        }
+        if grants {
+            locks.granted = Granted::decode(r)?;
+        }
+        Ok(locks)
+    }
 }
 
 /// What a frame says, by kind and operation.

@@ -98,10 +98,20 @@ pub mod flags {
     pub const RESENT: u16 = 2;
     /// Clear setuid, setgid and capabilities with the operation (L11).
     pub const KILL_PRIV: u16 = 4;
-    /// The body carries early cancels.
-    pub const CANCELS: u16 = 8;
+    /// The body is followed by lock wants and early cancels
+    /// ([`Asked`](crate::wire::Asked)); needs LOCKS.
+    pub const LOCKS: u16 = 8;
     /// Page write-back: served under the lock that covered the page (C7).
     pub const PAGE_WRITE: u16 = 16;
+}
+
+/// Bits of [`ReplyHead::flags`].
+pub mod reply_flags {
+    /// The body is followed by granted locks
+    /// ([`Granted`](crate::wire::Granted)); needs LOCKS.
+    pub const GRANTS: u32 = 1;
+    /// The object is contended: locks on it are not worth asking for now.
+    pub const CONTENDED: u32 = 2;
 }
 
 record! {
@@ -132,7 +142,8 @@ record! {
         pub snap_epoch: u32,
         /// Shards' lock volume, for the client's lock LRU.
         pub lock_volume: u32,
-        pub pad: u32,
+        /// [`reply_flags`].
+        pub flags: u32,
         /// Version of the object before the operation (0: not told).
         pub pre_version: u64,
     }

@@ -11,6 +11,7 @@ pub mod callback;
 pub mod connect;
 pub mod frame;
 pub mod head;
+pub mod locks;
 pub mod notice;
 pub mod op;
 
@@ -18,6 +19,7 @@ pub use callback::Callback;
 pub use connect::{ConnectReply, ConnectRequest, Features, ShardMap};
 pub use frame::{Bounds, Content, Frame, Layout, Message};
 pub use head::{CallbackHead, Head, Kind, NO_TAG, ReplyHead, RequestHead};
+pub use locks::{Asked, Granted, LockCancel, LockGrant, LockWant};
 pub use notice::Notice;
 pub use op::{Reply, Request};
 

@@ -6,6 +6,7 @@
 
 use crate::base::codec::Bytes;
 use crate::base::{Attr, Fid, FileKind, LockId, Name, OpenId, SetAttr, Xid};
+use crate::wire::locks::LockCancel;
 use crate::{choice, record};
 
 choice! {
@@ -34,6 +35,8 @@ choice! {
         XattrSet(XattrSet) = 29,
         XattrList(OfFile) = 30,
         XattrRemove(XattrName) = 31,
+        /// Locks, or bits of them, end. In no slot; done in the stream's order.
+        Cancel(Cancel) = 32,
         Read(Read) = 48,
         Write(Write) = 49,
         Fsync(Fsync) = 50,
@@ -81,7 +84,8 @@ record! {
     pub struct OpenFile { pub fid: Fid, pub open: OpenId, pub flags: u32 }
 }
 record! {
-    /// What locks the client wants with the answer; none until LOCKS is negotiated.
+    /// Unused since before the first locks: those follow the body
+    /// ([`Asked`](crate::wire::Asked)), for any operation.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
     pub struct Intent { pub lock: LockId, pub mode: u32, pub bits: u64, pub try_bits: u64 }
 }
@@ -203,6 +207,10 @@ record! {
 }
 record! {
     #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Cancel { pub locks: Vec<LockCancel> }
+}
+record! {
+    #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Abandon { pub xids: Vec<Xid> }
 }
 
@@ -215,7 +223,7 @@ record! {
         /// Created by this operation (as opposed to found and opened).
         pub created: bool,
         pub layout: Bytes,
-        /// The lock that was granted: mode 0 is none.
+        /// Unused, as [`Intent`].
         pub lock: LockId,
         pub lock_mode: u32,
         pub lock_bits: u64,

@@ -6,9 +6,11 @@ use forebay::base::{
     Attr, BoxId, ClientId, Errno, Fid, FileKind, LockId, MapEpoch, Name, OpenId, SetAttr, ShardId,
     SnapEpoch, Tag, Time, Transno, Xid,
 };
+use forebay::base::{Bits, Extent, Mode};
 use forebay::wire::batch::{Batch, BatchItem, BatchReply, BatchResult, FidRange, FidsWanted};
 use forebay::wire::callback::{Barrier, Blocking, Completion, Glimpse, LockDesc, Shrink};
 use forebay::wire::head::{Owner, flags};
+use forebay::wire::locks::{Asked, Granted, LockCancel, LockGrant, LockWant, Of};
 use forebay::wire::notice::{Committed, Drain};
 use forebay::wire::op::*;
 use forebay::wire::{
@@ -44,6 +46,33 @@ pub fn all() -> Vec<Sample> {
         frame(
             "early-reply",
             Frame::early_reply(Xid(3), 48, &reply_head(), true),
+        ),
+        frame(
+            "request-asking",
+            Frame::asking(
+                Xid(4),
+                &request_head(),
+                &Request::Ping(Empty {}),
+                &asked(),
+                Vec::new(),
+                true,
+            ),
+        ),
+        frame(
+            "reply-granting",
+            Frame::granting(
+                Xid(4),
+                2,
+                &reply_head(),
+                Some(&Reply::Done(Empty {})),
+                &granted(),
+                Vec::new(),
+                true,
+            ),
+        ),
+        frame(
+            "reply-failed-granting",
+            Frame::granting(Xid(4), 16, &failed(), None, &granted(), Vec::new(), true),
         ),
         record("batch", &batch()),
         record("batch-reply", &batch_reply()),
@@ -162,7 +191,7 @@ fn reply_head() -> ReplyHead {
         grant_log: 0xa1a2_a3a4,
         snap_epoch: 0xb1,
         lock_volume: 0xc1,
-        pad: 0,
+        flags: 0,
         pre_version: 0xd1,
     }
 }
@@ -194,7 +223,7 @@ fn callback_head() -> CallbackHead {
 
 fn connect_request() -> ConnectRequest {
     ConnectRequest {
-        features: Features::OURS,
+        features: first_release(),
         client: ClientId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10),
         name: "host:/mnt".into(),
         target: "main".into(),
@@ -218,9 +247,16 @@ fn map() -> ShardMap {
     }
 }
 
+/// What the first release offers and grants.
+fn first_release() -> Features {
+    Features {
+        bits: Features::BASE | Features::CHECKSUM | Features::NOTICES,
+    }
+}
+
 fn connect_reply() -> ConnectReply {
     ConnectReply {
-        features: Features::OURS,
+        features: first_release(),
         incarnation: 0x11,
         conn_count: 0x21,
         box_id: BoxId(0x51),
@@ -379,6 +415,9 @@ pub fn requests() -> Vec<Request> {
             offset: 11,
             len: 12,
         }),
+        Request::Cancel(Cancel {
+            locks: vec![cancel()],
+        }),
         Request::Write(Write {
             fid: fid(9),
             open: OpenId(10),
@@ -496,6 +535,40 @@ fn callbacks() -> Vec<Callback> {
             locks_max: 2,
         }),
     ]
+}
+
+fn asked() -> Asked {
+    Asked {
+        wants: vec![LockWant {
+            lock: LockId(1),
+            of: Of::Parent,
+            mode: Mode::Pr,
+            bits: Bits::LOOKUP,
+            try_bits: Bits::ATTRS,
+            extent: Extent { start: 5, end: 6 },
+        }],
+        cancels: vec![cancel()],
+    }
+}
+
+fn cancel() -> LockCancel {
+    LockCancel {
+        lock: LockId(7),
+        bits: Bits::DATA,
+        in_use: true,
+    }
+}
+
+fn granted() -> Granted {
+    Granted {
+        grants: vec![LockGrant {
+            lock: LockId(1),
+            fid: fid(2),
+            mode: Mode::Pw,
+            bits: Bits::DATA,
+            extent: Extent { start: 3, end: 4 },
+        }],
+    }
 }
 
 fn lock() -> LockDesc {
