@@ -3,7 +3,7 @@
 use super::conflict::Shape;
 use super::granted::{Granted, Lock};
 use super::grow;
-use super::request::{Grant, Holder, Want};
+use super::request::{Grant, Holder, Want, is_own};
 use crate::base::{Bits, Extent, Fid, LockId};
 use std::collections::VecDeque;
 
@@ -16,7 +16,32 @@ pub struct Waiter {
     pub shape: Shape,
     try_bits: Bits,
     is_expanding: bool,
-    is_ahead: bool,
+    rank: Rank,
+}
+
+/// Which waiters a request may pass that are in its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rank {
+    /// None: a client that is asked to give up a lock could else stay in its
+    /// possession for ever, by asking for the next under cover of the last.
+    Client,
+    /// An operation of the shard passes them if the client's locks allow it:
+    /// they wait for those locks in any case, and perhaps for this operation,
+    /// without which the client cannot give them up (C7).
+    Own,
+    /// All of them (C7, C16).
+    Ahead,
+}
+
+impl Rank {
+    #[must_use]
+    pub fn of(want: &Want) -> Rank {
+        match (want.ahead, is_own(want.lock)) {
+            (true, _) => Rank::Ahead,
+            (false, true) => Rank::Own,
+            (false, false) => Rank::Client,
+        }
+    }
 }
 
 impl Waiter {
@@ -28,7 +53,7 @@ impl Waiter {
             shape,
             try_bits: want.try_bits,
             is_expanding: want.expand,
-            is_ahead: want.ahead,
+            rank: Rank::of(want),
         }
     }
     /// As it was asked for.
@@ -74,18 +99,26 @@ impl Resource {
     }
 
     /// Would `shape` have to wait, with the first `before` waiters before it?
-    ///
-    /// A holder whose locks allow it already passes them: they wait for those
-    /// locks in any case, and may do so because of this very request (C7).
     #[must_use]
-    pub fn must_wait(&self, holder: Holder, shape: &Shape, before: usize, ahead: bool) -> bool {
+    pub fn must_wait(&self, holder: Holder, shape: &Shape, before: usize, rank: Rank) -> bool {
         if self.granted.in_way_of(holder, *shape).next().is_some() {
             return true;
         }
         let in_way = |w: &Waiter| w.holder != holder && w.shape.conflicts(shape);
-        !ahead
+        rank != Rank::Ahead
             && self.waiting().take(before).any(in_way)
-            && !self.covers(shape, || self.granted.of(holder))
+            && (rank == Rank::Client || !self.is_allowed(holder, shape))
+    }
+
+    /// Do the client's granted locks together allow all of `shape`?
+    #[must_use]
+    pub fn is_allowed(&self, holder: Holder, shape: &Shape) -> bool {
+        let fit = || {
+            let locks = self.granted.of(holder).filter(|l| !l.is_own());
+            locks.filter(|l| l.shape().allows(shape.mode, shape.group))
+        };
+        let bits = fit().fold(Bits::NONE, |all, l| all.with(l.bits()));
+        bits.has(shape.bits) && (!shape.bits.has(Bits::DATA) || spans(shape.extent, fit))
     }
 
     /// Is anybody else's lock or request in the way at all?
@@ -95,17 +128,6 @@ impl Resource {
             || self
                 .waiting()
                 .any(|w| w.holder != holder && w.shape.conflicts(shape))
-    }
-
-    /// Do `locks` together allow all of `shape`?
-    pub fn covers<'a, L: Iterator<Item = &'a Lock>>(
-        &self,
-        shape: &Shape,
-        locks: impl Fn() -> L,
-    ) -> bool {
-        let fit = || locks().filter(|l| l.shape().allows(shape.mode, shape.group));
-        let bits = fit().fold(Bits::NONE, |all, l| all.with(l.bits()));
-        bits.has(shape.bits) && (!shape.bits.has(Bits::DATA) || spans(shape.extent, fit))
     }
 
     /// Grants `shape` with what is welcome and free beside it. Nothing granted
@@ -134,9 +156,9 @@ impl Resource {
 
     pub fn push(&mut self, waiter: Waiter) {
         let waiters = &mut self.queue.get_or_insert_default().waiters;
-        let place = match waiter.is_ahead {
-            true => waiters.partition_point(|w| w.is_ahead),
-            false => waiters.len(),
+        let place = match waiter.rank {
+            Rank::Ahead => waiters.partition_point(|w| w.rank == Rank::Ahead),
+            Rank::Own | Rank::Client => waiters.len(),
         };
         waiters.insert(place, waiter);
     }
@@ -148,12 +170,12 @@ impl Resource {
             .waiting()
             .enumerate()
             .skip(from)
-            .find(|(at, w)| !self.must_wait(w.holder, &w.shape, *at, w.is_ahead))
+            .find(|(at, w)| !self.must_wait(w.holder, &w.shape, *at, w.rank))
             .map(|(at, w)| (at, *w))?;
         self.take(at);
         let lock = self.grant(waiter.holder, waiter.id, waiter.shape, waiter.more());
-        // One more granted lock helps nobody but its holder, who may now be
-        // allowed to pass those before it.
+        // One more granted lock helps nobody but its holder's operations, which
+        // it may allow to pass those before them.
         let again = self.waiting().take(at).any(|w| w.holder == waiter.holder);
         Some((lock, if again { 0 } else { at }))
     }
@@ -182,7 +204,7 @@ impl Resource {
                     continue;
                 }
                 seen.push(lock.holder);
-                let ahead = self.waiting().take_while(|w| w.is_ahead);
+                let ahead = self.waiting().take_while(|w| w.rank == Rank::Ahead);
                 let theirs = ahead.filter(|w| w.holder == lock.holder);
                 open.extend(theirs.map(|w| (w.holder, w.shape)));
             }

@@ -10,7 +10,7 @@ use super::request::{
     Blocking, Claim, ConvertError, Event, Grant, Held, Holder, Listed, Outcome, Refusal, Want,
     is_own,
 };
-use super::resource::{More, Resource, Waiter};
+use super::resource::{More, Rank, Resource, Waiter};
 use crate::base::{Bits, Extent, Fid, LockId, Mode, Mono};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -241,9 +241,8 @@ impl Table {
         extent: Extent,
     ) -> bool {
         let shape = shape_of(mode, bits, extent, 0);
-        self.resources
-            .get(&fid)
-            .is_some_and(|r| r.covers(&shape, || self.of_client(holder, fid)))
+        let resource = self.resources.get(&fid);
+        resource.map_or(bits.is_empty(), |r| r.is_allowed(holder, &shape))
     }
 
     /// Would an operation have to wait, if it ran at this instant?
@@ -259,7 +258,7 @@ impl Table {
         let shape = shape_of(mode, bits, extent, 0);
         self.resources
             .get(&fid)
-            .is_some_and(|r| r.must_wait(holder, &shape, usize::MAX, false))
+            .is_some_and(|r| r.must_wait(holder, &shape, usize::MAX, Rank::Own))
     }
 
     /// The same for an operation that passes those who wait (C7, C16).
@@ -275,7 +274,7 @@ impl Table {
         let shape = shape_of(mode, bits, extent, 0);
         self.resources
             .get(&fid)
-            .is_some_and(|r| r.must_wait(holder, &shape, usize::MAX, true))
+            .is_some_and(|r| r.must_wait(holder, &shape, usize::MAX, Rank::Ahead))
     }
 
     /// Clients that may have unsent bytes of a file, to ask for its size. Each
@@ -378,7 +377,7 @@ impl Table {
         if !resource.is_empty() && resource.is_disputed(holder, &shape) {
             self.contention.on_conflict(now, want.fid);
         }
-        let must_wait = resource.must_wait(holder, &shape, usize::MAX, want.ahead);
+        let must_wait = resource.must_wait(holder, &shape, usize::MAX, Rank::of(want));
         if want.discretionary && (must_wait || self.declines(now, want.fid, &shape)) {
             return self.nothing(now, want.fid);
         }

@@ -68,6 +68,7 @@ fn take(table: &mut Table, naive: &mut Naive, now: Mono, step: &Step) {
             let covers = table.covers(*holder, want.fid, want.mode, want.bits, want.extent);
             if want.group == 0 {
                 let plain = Want {
+                    lock: LockId(OWN | 99),
                     ahead: false,
                     ..*want
                 };

@@ -230,15 +230,16 @@ impl Naive {
     fn must_wait(&self, item: &Item, before: &[Item]) -> bool {
         let granted = self.granted.iter().any(|l| l.meets(item));
         let waited = before.iter().any(|w| w.meets(item));
-        granted || (waited && !item.want.ahead && !self.covers(item, true))
+        let is_own = item.want.lock.0 & OWN != 0;
+        granted || (waited && !item.want.ahead && !(is_own && self.covers(item)))
     }
 
     /// For each thing that the lock would say, one that the holder has allows it.
-    fn covers(&self, item: &Item, owns: bool) -> bool {
+    fn covers(&self, item: &Item) -> bool {
         let allows = |l: &Item, bit: u64, point: Option<u64>| {
             l.holder == item.holder
                 && l.want.fid == item.want.fid
-                && (owns || l.want.lock.0 & OWN == 0)
+                && l.want.lock.0 & OWN == 0
                 && l.want.bits.set & bit != 0
                 && l.want.mode.covers(item.want.mode)
                 && (item.want.mode != Mode::Group || l.want.group == item.want.group)
@@ -263,7 +264,7 @@ impl Naive {
             holder,
             want: *want,
         };
-        self.covers(&item, false)
+        self.covers(&item)
     }
 
     pub fn is_in_conflict(&self, holder: Holder, want: &Want) -> bool {
