@@ -64,7 +64,10 @@ impl Limits {
         }
         let free = self.locks_soft.saturating_sub(used);
         let more = (self.holder_max - share) as u128 * free as u128 / half.max(1) as u128;
-        share + usize::try_from(more).unwrap_or(0).min(self.holder_max - share)
+        share
+            + usize::try_from(more)
+                .unwrap_or(0)
+                .min(self.holder_max - share)
     }
 
     /// One holder's equal share of the soft bound.

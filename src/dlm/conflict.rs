@@ -75,8 +75,6 @@ impl Shape {
     }
 
     fn changes_attrs_of(&self, other: &Shape) -> bool {
-        self.writes_data()
-            && other.bits.has(Bits::UPDATE)
-            && !Mode::Cw.is_compatible(other.mode)
+        self.writes_data() && other.bits.has(Bits::UPDATE) && !Mode::Cw.is_compatible(other.mode)
     }
 }

@@ -5,9 +5,8 @@
 //! between two of them, and their conflicts count all the same. Bounded, and
 //! forgotten by age, so files cost nothing for having been busy once.
 
-use super::bounds::{
-    CONFLICTS_MAX, CONTENDED, HOLD_OFF, REMEMBERED_MAX, WINDOW, is_past,
-};
+use super::bounds::{CONFLICTS_MAX, CONTENDED, HOLD_OFF, REMEMBERED_MAX, WINDOW, is_past};
+use super::conflict::Shape;
 use crate::base::{Bits, Fid, Mono};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -60,9 +59,18 @@ impl Contention {
         since.is_some_and(|t| !is_past(now, t, CONTENDED))
     }
 
-    /// Was one of these bits called back just now?
+    /// Does it not pay to hand this over, though nobody is in the way?
     #[must_use]
-    pub fn is_held_off(&self, now: Mono, fid: Fid, bits: Bits) -> bool {
+    pub fn is_spared(&self, now: Mono, fid: Fid, shape: &Shape) -> bool {
+        let bits = match shape.writes_data() {
+            true => shape.bits.with(Bits::UPDATE),
+            false => shape.bits,
+        };
+        self.is_contended(now, fid) || self.is_held_off(now, fid, bits)
+    }
+
+    /// Was one of these bits called back just now?
+    fn is_held_off(&self, now: Mono, fid: Fid, bits: Bits) -> bool {
         let Some(window) = self.files.get(&fid) else {
             return false;
         };

@@ -169,9 +169,7 @@ impl Granted {
     #[must_use]
     pub fn iter(&self) -> Iter<'_> {
         match self {
-            Granted::Many(many) => {
-                Iter::Tree(many.locks.range((Holder(0), LockId(0))..))
-            }
+            Granted::Many(many) => Iter::Tree(many.locks.range((Holder(0), LockId(0))..)),
             _ => Iter::Slice(self.slice().iter()),
         }
     }
@@ -199,7 +197,11 @@ impl Granted {
             Granted::Many(many) => many.census.has_conflict(&shape),
             _ => true,
         };
-        let all = if worth { self.iter() } else { Iter::Slice([].iter()) };
+        let all = if worth {
+            self.iter()
+        } else {
+            Iter::Slice([].iter())
+        };
         all.filter(move |l| l.holder != holder && l.shape().conflicts(&shape))
     }
 

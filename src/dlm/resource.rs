@@ -101,13 +101,41 @@ impl Resource {
     /// Would `shape` have to wait, with the first `before` waiters before it?
     #[must_use]
     pub fn must_wait(&self, holder: Holder, shape: &Shape, before: usize, rank: Rank) -> bool {
-        if self.granted.in_way_of(holder, *shape).next().is_some() {
-            return true;
-        }
+        let dispute = self.dispute_before(holder, shape, before);
+        self.must_wait_for(&dispute, holder, shape, rank)
+    }
+
+    /// The same, knowing already who is in the way.
+    #[must_use]
+    pub fn must_wait_for(
+        &self,
+        dispute: &Dispute,
+        holder: Holder,
+        shape: &Shape,
+        rank: Rank,
+    ) -> bool {
+        let passes = || match rank {
+            Rank::Client => false,
+            Rank::Own => self.is_allowed(holder, shape),
+            Rank::Ahead => true,
+        };
+        dispute.is_granted || (dispute.is_waited_for && !passes())
+    }
+
+    /// Is anybody else's lock or request in the way at all?
+    #[must_use]
+    pub fn dispute(&self, holder: Holder, shape: &Shape) -> Dispute {
+        self.dispute_before(holder, shape, usize::MAX)
+    }
+
+    fn dispute_before(&self, holder: Holder, shape: &Shape, before: usize) -> Dispute {
         let in_way = |w: &Waiter| w.holder != holder && w.shape.conflicts(shape);
-        rank != Rank::Ahead
-            && self.waiting().take(before).any(in_way)
-            && (rank == Rank::Client || !self.is_allowed(holder, shape))
+        let is_granted = self.granted.in_way_of(holder, *shape).next().is_some();
+        Dispute {
+            is_granted,
+            // Nobody asks once something granted is in the way.
+            is_waited_for: !is_granted && self.waiting().take(before).any(in_way),
+        }
     }
 
     /// Do the client's granted locks together allow all of `shape`?
@@ -119,15 +147,6 @@ impl Resource {
         };
         let bits = fit().fold(Bits::NONE, |all, l| all.with(l.bits()));
         bits.has(shape.bits) && (!shape.bits.has(Bits::DATA) || spans(shape.extent, fit))
-    }
-
-    /// Is anybody else's lock or request in the way at all?
-    #[must_use]
-    pub fn is_disputed(&self, holder: Holder, shape: &Shape) -> bool {
-        self.granted.in_way_of(holder, *shape).next().is_some()
-            || self
-                .waiting()
-                .any(|w| w.holder != holder && w.shape.conflicts(shape))
     }
 
     /// Grants `shape` with what is welcome and free beside it. Nothing granted
@@ -145,6 +164,9 @@ impl Resource {
     /// Those of `bits` that nothing granted to or waited for by others meets.
     #[must_use]
     pub fn welcome(&self, holder: Holder, shape: &Shape, bits: Bits) -> Bits {
+        if bits.is_empty() {
+            return bits;
+        }
         let tried = shape.with_bits(bits);
         let granted = self.granted.in_way_of(holder, tried).map(|l| l.shape());
         let others = self.waiting().filter(|w| w.holder != holder);
@@ -219,6 +241,20 @@ impl Resource {
             self.queue = None;
         }
         waiter
+    }
+}
+
+/// Who is in the way of a request. One is enough.
+#[derive(Clone, Copy, Debug)]
+pub struct Dispute {
+    is_granted: bool,
+    is_waited_for: bool,
+}
+
+impl Dispute {
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        self.is_granted || self.is_waited_for
     }
 }
 

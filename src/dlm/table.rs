@@ -5,12 +5,10 @@ use super::bounds::{ANSWER, Limits};
 use super::calls::Calls;
 use super::conflict::Shape;
 use super::contention::Contention;
+use super::files::Files;
 use super::granted::Lock;
-use super::request::{
-    Blocking, Claim, ConvertError, Event, Grant, Held, Holder, Listed, Outcome, Refusal, Want,
-    is_own,
-};
-use super::resource::{More, Rank, Resource, Waiter};
+use super::request::{Claim, ConvertError, Event, Grant, Holder, Outcome, Refusal, Want, is_own};
+use super::resource::{More, Rank, Waiter};
 use crate::base::{Bits, Extent, Fid, LockId, Mode, Mono};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,15 +16,15 @@ use std::time::Duration;
 /// All locks on the files of one shard.
 #[derive(Debug)]
 pub struct Table {
-    limits: Limits,
-    /// Files with locks or waiters, no others.
-    resources: BTreeMap<Fid, Resource>,
+    pub(super) limits: Limits,
+    /// Those with locks or waiters, no others.
+    pub(super) files: Files,
     /// Where each holder's locks and requests are; holders without are absent.
-    holders: BTreeMap<Holder, BTreeMap<LockId, Fid>>,
+    pub(super) holders: BTreeMap<Holder, BTreeMap<LockId, Fid>>,
     /// Of all holders.
-    len: usize,
-    calls: Calls,
-    contention: Contention,
+    pub(super) len: usize,
+    pub(super) calls: Calls,
+    pub(super) contention: Contention,
     events: Vec<Event>,
 }
 
@@ -41,7 +39,7 @@ impl Table {
     pub fn with_time(limits: Limits, answer: Duration) -> Table {
         Table {
             limits,
-            resources: BTreeMap::new(),
+            files: Files::default(),
             holders: BTreeMap::new(),
             len: 0,
             calls: Calls::new(answer),
@@ -91,7 +89,7 @@ impl Table {
         mode: Mode,
     ) -> Result<(), ConvertError> {
         let fid = self.find(holder, lock).filter(|_| !is_own(lock));
-        let found = fid.and_then(|fid| Some((fid, self.resources.get_mut(&fid)?)));
+        let found = fid.and_then(|fid| Some((fid, self.files.find_mut(fid)?)));
         let (fid, resource) = found.ok_or(ConvertError::Unknown)?;
         let old = resource.granted.find(holder, lock);
         let old = old.ok_or(ConvertError::Unknown)?.shape();
@@ -127,10 +125,10 @@ impl Table {
         if claim.bits.is_empty() {
             return Err(Refusal::Malformed);
         }
-        let resource = self.resources.entry(claim.fid).or_default();
+        let resource = self.files.find_or_add(claim.fid);
         let is_free = resource.granted.in_way_of(holder, shape).next().is_none();
         if !is_current || !is_free {
-            self.free(claim.fid);
+            self.files.free(claim.fid);
             return Err(Refusal::Stale);
         }
         let nothing = More {
@@ -139,7 +137,7 @@ impl Table {
         };
         let lock = resource.grant(holder, claim.lock, shape, nothing);
         self.on_new(holder, claim.lock, claim.fid);
-        self.on_granted(now, claim.fid, &lock);
+        self.on_passed(now, claim.fid, &lock);
         Ok(lock.grant(claim.fid))
     }
 
@@ -157,7 +155,7 @@ impl Table {
         for (lock, fid) in locks {
             fids.insert(fid);
             self.calls.forget((holder, fid, lock));
-            let Some(resource) = self.resources.get_mut(&fid) else {
+            let Some(resource) = self.files.find_mut(fid) else {
                 continue;
             };
             if resource.granted.remove(holder, lock).is_none() {
@@ -181,190 +179,6 @@ impl Table {
         self.calls.on_progress(now, holder, fid);
     }
 
-    /// Callbacks to send once more on a new connection.
-    #[must_use]
-    pub fn unanswered(&self, holder: Holder) -> Vec<Blocking> {
-        self.calls.unanswered(holder)
-    }
-
-    /// Is a callback to this holder on this file unanswered?
-    #[must_use]
-    pub fn is_owing(&self, holder: Holder, fid: Fid) -> bool {
-        self.calls.is_owing(holder, fid)
-    }
-
-    /// Holders that did not answer a callback in time, each once. They stay so
-    /// until they answer or are dropped.
-    #[must_use]
-    pub fn overdue(&self, now: Mono) -> Vec<Holder> {
-        self.calls.overdue(now)
-    }
-
-    /// When [`Table::overdue`] will name somebody, if nothing happens before.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<Mono> {
-        self.calls.next_deadline()
-    }
-
-    /// What a client has granted on a file.
-    #[must_use]
-    pub fn held(&self, holder: Holder, fid: Fid) -> Held {
-        let mut held = Held::default();
-        for lock in self.of_client(holder, fid) {
-            held.locks += 1;
-            held.bits = held.bits.with(lock.bits());
-            held.modes |= lock.mode() as u8;
-            if lock.mode().is_write() {
-                held.writes = held.writes.with(lock.bits());
-            }
-        }
-        held
-    }
-
-    /// The client's lock of this id, if it is granted.
-    #[must_use]
-    pub fn lock(&self, holder: Holder, lock: LockId) -> Option<Grant> {
-        let fid = self.find(holder, lock)?;
-        let resource = self.resources.get(&fid)?;
-        Some(resource.granted.find(holder, lock)?.grant(fid))
-    }
-
-    /// Do the client's granted locks together allow this? The shard's own
-    /// operations for the client lend it nothing.
-    #[must_use]
-    pub fn covers(
-        &self,
-        holder: Holder,
-        fid: Fid,
-        mode: Mode,
-        bits: Bits,
-        extent: Extent,
-    ) -> bool {
-        let shape = shape_of(mode, bits, extent, 0);
-        let resource = self.resources.get(&fid);
-        resource.map_or(bits.is_empty(), |r| r.is_allowed(holder, &shape))
-    }
-
-    /// Would an operation have to wait, if it ran at this instant?
-    #[must_use]
-    pub fn conflicts(
-        &self,
-        holder: Holder,
-        fid: Fid,
-        mode: Mode,
-        bits: Bits,
-        extent: Extent,
-    ) -> bool {
-        let shape = shape_of(mode, bits, extent, 0);
-        self.resources
-            .get(&fid)
-            .is_some_and(|r| r.must_wait(holder, &shape, usize::MAX, Rank::Own))
-    }
-
-    /// The same for an operation that passes those who wait (C7, C16).
-    #[must_use]
-    pub fn conflicts_ahead(
-        &self,
-        holder: Holder,
-        fid: Fid,
-        mode: Mode,
-        bits: Bits,
-        extent: Extent,
-    ) -> bool {
-        let shape = shape_of(mode, bits, extent, 0);
-        self.resources
-            .get(&fid)
-            .is_some_and(|r| r.must_wait(holder, &shape, usize::MAX, Rank::Ahead))
-    }
-
-    /// Clients that may have unsent bytes of a file, to ask for its size. Each
-    /// once, ascending.
-    #[must_use]
-    pub fn writers(&self, fid: Fid) -> Vec<Holder> {
-        let locks = self.resources.get(&fid).into_iter();
-        let mut writers: Vec<Holder> = locks
-            .flat_map(|r| r.granted.iter())
-            .filter(|l| !l.is_own() && l.shape().writes_data())
-            .map(|l| l.holder)
-            .collect();
-        writers.dedup();
-        writers
-    }
-
-    #[must_use]
-    pub fn is_contended(&self, now: Mono, fid: Fid) -> bool {
-        self.contention.is_contended(now, fid)
-    }
-
-    /// Everything, by file; granted locks before requests that wait.
-    pub fn locks(&self) -> impl Iterator<Item = Listed> + '_ {
-        self.resources.iter().flat_map(move |(fid, resource)| {
-            let granted = resource.granted.iter().map(move |lock| Listed {
-                holder: lock.holder,
-                grant: lock.grant(*fid),
-                group: lock.shape().group,
-                is_granted: true,
-                called: self.calls.called((lock.holder, *fid, lock.id)),
-            });
-            let waiting = resource.waiting().map(move |waiter| Listed {
-                holder: waiter.holder,
-                grant: waiter.grant(*fid),
-                group: waiter.shape.group,
-                is_granted: false,
-                called: Bits::NONE,
-            });
-            granted.chain(waiting)
-        })
-    }
-
-    /// Locks, waiting ones included.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Files with locks.
-    #[must_use]
-    pub fn resources(&self) -> usize {
-        self.resources.len()
-    }
-
-    /// Files whose conflicts are remembered; bounded, and independent of locks.
-    #[must_use]
-    pub fn remembered(&self) -> usize {
-        self.contention.len()
-    }
-
-    /// How many locks each client should keep, for its own LRU.
-    #[must_use]
-    pub fn volume(&self) -> usize {
-        self.limits.volume(self.len, self.holders.len())
-    }
-
-    /// Above the soft bound: whom to ask for how many idle locks. Those with
-    /// more than an equal share give back in proportion to what is above it.
-    #[must_use]
-    pub fn shrink(&self) -> Vec<(Holder, usize)> {
-        let excess = self.len.saturating_sub(self.limits.locks_soft);
-        if excess == 0 {
-            return Vec::new();
-        }
-        let share = self.limits.share(self.holders.len());
-        let above = |locks: &BTreeMap<LockId, Fid>| locks.len().saturating_sub(share);
-        let all: usize = self.holders.values().map(above).sum();
-        let part = |n: usize| (n as u128 * excess as u128).div_ceil(all.max(1) as u128);
-        let asked = self.holders.iter().map(|(holder, locks)| {
-            let n = above(locks);
-            (*holder, usize::try_from(part(n)).map_or(n, |p| p.min(n)))
-        });
-        asked.filter(|(_, n)| *n > 0).collect()
-    }
-
     fn ask(&mut self, now: Mono, holder: Holder, want: &Want) -> Outcome {
         let shape = shape_of(want.mode, want.bits, want.extent, want.group);
         let all = shape.with_bits(want.bits.with(want.try_bits));
@@ -372,19 +186,36 @@ impl Table {
         if let Err(refusal) = self.admit(holder, want.lock, &all, is_bounded) {
             return Outcome::Refused(refusal);
         }
-        let resource = self.resources.entry(want.fid).or_default();
-        // Only where there are locks is there something to look for.
-        if !resource.is_empty() && resource.is_disputed(holder, &shape) {
-            self.contention.on_conflict(now, want.fid);
+        let fid = want.fid;
+        let is_full = self.len >= self.limits.locks_soft;
+        let resource = self.files.find_or_add(fid);
+        let dispute = resource.dispute(holder, &shape);
+        if dispute.is_any() {
+            self.contention.on_conflict(now, fid);
         }
-        let must_wait = resource.must_wait(holder, &shape, usize::MAX, Rank::of(want));
-        if want.discretionary && (must_wait || self.declines(now, want.fid, &shape)) {
-            return self.nothing(now, want.fid);
+        let must_wait = resource.must_wait_for(&dispute, holder, &shape, Rank::of(want));
+        let declines = || is_full || self.contention.is_spared(now, fid, &shape);
+        if want.discretionary && (must_wait || declines()) {
+            return self.nothing(now, fid);
         }
         if must_wait {
             return self.wait(now, holder, want, shape);
         }
-        self.grant(now, holder, want, shape)
+        let welcome = resource.welcome(holder, &shape, want.try_bits);
+        if want.bits.with(welcome).is_empty() {
+            return self.nothing(now, fid);
+        }
+        let more = More {
+            bits: welcome,
+            is_expanding: want.expand && want.bits.has(Bits::DATA),
+        };
+        let lock = resource.grant(holder, want.lock, shape, more);
+        let is_waited_for = resource.has_waiters();
+        self.on_new(holder, want.lock, fid);
+        if is_waited_for {
+            self.on_passed(now, fid, &lock);
+        }
+        Outcome::Granted(lock.grant(fid))
     }
 
     /// Is the request well-formed, and is there room for it?
@@ -409,26 +240,15 @@ impl Table {
         Ok(())
     }
 
-    /// Does it not pay to hand this over, though nobody is in the way?
-    fn declines(&self, now: Mono, fid: Fid, shape: &Shape) -> bool {
-        let bits = match shape.writes_data() {
-            true => shape.bits.with(Bits::UPDATE),
-            false => shape.bits,
-        };
-        self.len >= self.limits.locks_soft
-            || self.contention.is_contended(now, fid)
-            || self.contention.is_held_off(now, fid, bits)
-    }
-
     fn nothing(&mut self, now: Mono, fid: Fid) -> Outcome {
-        self.free(fid);
+        self.files.free(fid);
         Outcome::Nothing {
             contended: self.contention.is_contended(now, fid),
         }
     }
 
     fn wait(&mut self, now: Mono, holder: Holder, want: &Want, shape: Shape) -> Outcome {
-        let Some(resource) = self.resources.get_mut(&want.fid) else {
+        let Some(resource) = self.files.find_mut(want.fid) else {
             return Outcome::Refused(Refusal::WouldBlock);
         };
         if !want.wait {
@@ -452,28 +272,11 @@ impl Table {
         Outcome::Queued
     }
 
-    fn grant(&mut self, now: Mono, holder: Holder, want: &Want, shape: Shape) -> Outcome {
-        let fid = want.fid;
-        let resource = self.resources.entry(fid).or_default();
-        let welcome = resource.welcome(holder, &shape, want.try_bits);
-        if want.bits.with(welcome).is_empty() {
-            return self.nothing(now, fid);
-        }
-        let more = More {
-            bits: welcome,
-            is_expanding: want.expand && want.bits.has(Bits::DATA),
-        };
-        let lock = resource.grant(holder, want.lock, shape, more);
-        self.on_new(holder, want.lock, fid);
-        self.on_granted(now, fid, &lock);
-        Outcome::Granted(lock.grant(fid))
-    }
-
     fn give_up(&mut self, now: Mono, holder: Holder, id: LockId, bits: Bits) -> bool {
         let Some(fid) = self.find(holder, id) else {
             return false;
         };
-        let Some(resource) = self.resources.get_mut(&fid) else {
+        let Some(resource) = self.files.find_mut(fid) else {
             return false;
         };
         let Some(lock) = resource.granted.find(holder, id).copied() else {
@@ -501,7 +304,7 @@ impl Table {
     /// Grants waiters of a file as far as possible, and frees it if nothing is left.
     fn settle(&mut self, now: Mono, fid: Fid) {
         let mut from = 0;
-        while let Some(resource) = self.resources.get_mut(&fid)
+        while let Some(resource) = self.files.find_mut(fid)
             && let Some((lock, next)) = resource.grant_next(from)
         {
             from = next;
@@ -510,20 +313,18 @@ impl Table {
             self.events.push(Event::Granted { holder, grant });
             self.call_back_for_waiters(now, fid, &lock);
         }
-        self.free(fid);
+        self.files.free(fid);
     }
 
-    /// A lock was granted that may be in the way of those who wait, if it
-    /// passed them; and that may let its holder's waiting requests pass, too.
-    fn on_granted(&mut self, now: Mono, fid: Fid, lock: &Lock) {
-        if self.resources.get(&fid).is_some_and(Resource::has_waiters) {
-            self.call_back_for_waiters(now, fid, lock);
-            self.settle(now, fid);
-        }
+    /// A lock was granted past those who wait. It may be in their way; and may
+    /// let its holder's waiting operations pass, too.
+    fn on_passed(&mut self, now: Mono, fid: Fid, lock: &Lock) {
+        self.call_back_for_waiters(now, fid, lock);
+        self.settle(now, fid);
     }
 
     fn call_back_for_waiters(&mut self, now: Mono, fid: Fid, lock: &Lock) {
-        let Some(resource) = self.resources.get(&fid) else {
+        let Some(resource) = self.files.find(fid) else {
             return;
         };
         let mut caller = Caller {
@@ -542,14 +343,15 @@ impl Table {
     /// holder that is dropped, but whoever waits for them is told.
     fn take_back_events(&mut self, gone: Holder) {
         let events = std::mem::take(&mut self.events);
-        self.events.extend(events.into_iter().filter_map(|event| match event {
-            Event::Granted { holder, grant } if holder == gone => Some(Event::Dropped {
-                holder,
-                lock: grant.lock,
-            }),
-            Event::Blocking(blocking) if blocking.holder == gone => None,
-            other => Some(other),
-        }));
+        self.events
+            .extend(events.into_iter().filter_map(|event| match event {
+                Event::Granted { holder, grant } if holder == gone => Some(Event::Dropped {
+                    holder,
+                    lock: grant.lock,
+                }),
+                Event::Blocking(blocking) if blocking.holder == gone => None,
+                other => Some(other),
+            }));
     }
 
     fn on_new(&mut self, holder: Holder, lock: LockId, fid: Fid) {
@@ -569,20 +371,8 @@ impl Table {
         }
     }
 
-    fn free(&mut self, fid: Fid) {
-        if self.resources.get(&fid).is_some_and(Resource::is_empty) {
-            self.resources.remove(&fid);
-        }
-    }
-
-    fn find(&self, holder: Holder, lock: LockId) -> Option<Fid> {
+    pub(super) fn find(&self, holder: Holder, lock: LockId) -> Option<Fid> {
         self.holders.get(&holder)?.get(&lock).copied()
-    }
-
-    fn of_client(&self, holder: Holder, fid: Fid) -> impl Iterator<Item = &Lock> {
-        let resource = self.resources.get(&fid).into_iter();
-        let locks = resource.flat_map(move |r| r.granted.of(holder));
-        locks.filter(|l| !l.is_own())
     }
 }
 
@@ -613,7 +403,7 @@ impl Caller<'_> {
 }
 
 /// Groups count in mode GROUP only, so that locks are equal if they mean the same.
-fn shape_of(mode: Mode, bits: Bits, extent: Extent, group: u32) -> Shape {
+pub(super) fn shape_of(mode: Mode, bits: Bits, extent: Extent, group: u32) -> Shape {
     Shape {
         mode,
         bits,

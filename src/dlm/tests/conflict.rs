@@ -45,7 +45,8 @@ fn conflicts_are_those_of_what_each_lock_says_about_each_thing_l1() {
 
 #[test]
 fn every_set_of_bits_meets_every_other_l1() {
-    let modes = pairs().filter(|(a, b)| matches!((a, b), (Mode::Pw | Mode::Cw, Mode::Pr | Mode::Cw)));
+    let modes =
+        pairs().filter(|(a, b)| matches!((a, b), (Mode::Pw | Mode::Cw, Mode::Pr | Mode::Cw)));
     for (a_mode, b_mode) in modes {
         for bits in 0..=Bits::ALL.set {
             for other in 0..=Bits::ALL.set {
@@ -96,7 +97,9 @@ fn writers_of_different_bytes_go_together_and_not_with_attributes_l1() {
 }
 
 fn pairs() -> impl Iterator<Item = (Mode, Mode)> {
-    Mode::ALL.into_iter().flat_map(|a| Mode::ALL.map(|b| (a, b)))
+    Mode::ALL
+        .into_iter()
+        .flat_map(|a| Mode::ALL.map(|b| (a, b)))
 }
 
 fn shape(mode: Mode, set: u64, extent: Extent, group: u32) -> Shape {
@@ -116,6 +119,9 @@ fn check(a: &Shape, b: &Shape, seen: &mut [u64; 2]) {
     assert!(a.bits.has(in_way), "{a:?} {b:?}");
     assert_eq!(in_way, ways(a, b), "{a:?} {b:?}");
     // What is called back is what has to go, and enough.
-    assert!(!a.with_bits(a.bits.without(in_way)).conflicts(b), "{a:?} {b:?}");
+    assert!(
+        !a.with_bits(a.bits.without(in_way)).conflicts(b),
+        "{a:?} {b:?}"
+    );
     seen[usize::from(expected)] += 1;
 }

@@ -30,8 +30,6 @@ enum Step {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
-
     #[test]
     fn the_table_does_what_lists_do_l1(
         steps in prop::collection::vec((pause(), step()), 1..90),
@@ -63,8 +61,7 @@ fn run(limits: Limits, steps: Vec<(u64, Step)>) {
 fn take(table: &mut Table, naive: &mut Naive, now: Mono, step: &Step) {
     match step {
         Step::Ask(holder, want) => {
-            let conflicts =
-                table.conflicts(*holder, want.fid, want.mode, want.bits, want.extent);
+            let conflicts = table.conflicts(*holder, want.fid, want.mode, want.bits, want.extent);
             let covers = table.covers(*holder, want.fid, want.mode, want.bits, want.extent);
             if want.group == 0 {
                 let plain = Want {
@@ -251,13 +248,22 @@ fn busy() -> impl Strategy<Value = Step> {
 }
 
 fn asked(files: u32, ids: u64) -> impl Strategy<Value = Want> {
-    let lock = prop_oneof![5 => (0..ids).prop_map(LockId), 1 => (0..3u64).prop_map(|n| LockId(OWN | n))];
+    let lock =
+        prop_oneof![5 => (0..ids).prop_map(LockId), 1 => (0..3u64).prop_map(|n| LockId(OWN | n))];
     let rare = || prop::bool::weighted(0.15);
     let often = || prop::bool::weighted(0.8);
     let tried = prop_oneof![3 => Just(Bits::NONE), 1 => bits()];
     let needed = prop_oneof![9 => bits(), 1 => Just(Bits::NONE)];
     let what = (lock, 0..files, mode(), needed, tried);
-    let how = (0..14u64, 0..4u64, any::<bool>(), often(), rare(), rare(), 0..3u32);
+    let how = (
+        0..14u64,
+        0..4u64,
+        any::<bool>(),
+        often(),
+        rare(),
+        rare(),
+        0..3u32,
+    );
     (what, how).prop_map(|((lock, file, mode, bits, try_bits), how)| {
         let (start, len, expand, wait, discretionary, ahead, group) = how;
         let is_group = mode == Mode::Group;

@@ -85,7 +85,10 @@ pub fn ways(a: &Shape, b: &Shape) -> Bits {
     }
     let others = says(b);
     for (thing, mode, bit) in says(a) {
-        if others.iter().any(|(t, m, _)| *t == thing && !goes(mode, *m)) {
+        if others
+            .iter()
+            .any(|(t, m, _)| *t == thing && !goes(mode, *m))
+        {
             set |= bit;
         }
     }
@@ -200,7 +203,11 @@ impl Naive {
             return Outcome::Refused(Refusal::Deadlock);
         }
         let ahead = self.waiting.iter().filter(|w| w.want.ahead).count();
-        let place = if want.ahead { ahead } else { self.waiting.len() };
+        let place = if want.ahead {
+            ahead
+        } else {
+            self.waiting.len()
+        };
         self.waiting.insert(place, item.clone());
         self.sort();
         for lock in self.granted.clone() {
@@ -378,9 +385,10 @@ impl Naive {
             return;
         }
         let bits = ways(&lock.shape(), &waiter.shape());
-        let there = self.calls.iter().position(|c| {
-            c.blocking.holder == lock.holder && c.blocking.lock == lock.want.lock
-        });
+        let there = self
+            .calls
+            .iter()
+            .position(|c| c.blocking.holder == lock.holder && c.blocking.lock == lock.want.lock);
         let mut call = match there {
             Some(n) => self.calls.remove(n),
             None => Call {
@@ -423,9 +431,7 @@ impl Naive {
         }
         let fid = item.want.fid;
         let mut called = self.called.iter();
-        called.any(|(t, f, bits)| {
-            *f == fid && bits & set != 0 && now - *t < Duration::from_secs(1)
-        })
+        called.any(|(t, f, bits)| *f == fid && bits & set != 0 && now - *t < Duration::from_secs(1))
     }
 
     pub fn cancel(&mut self, now: Mono, holder: Holder, lock: LockId, bits: Bits) -> bool {
@@ -491,7 +497,11 @@ impl Naive {
     ) -> Result<Grant, Refusal> {
         let mut want = Want::of(claim.lock, claim.fid, claim.mode, claim.bits);
         want.extent = claim.extent;
-        want.group = if claim.mode == Mode::Group { claim.group } else { 0 };
+        want.group = if claim.mode == Mode::Group {
+            claim.group
+        } else {
+            0
+        };
         self.admit(holder, claim.lock, false)?;
         let item = Item { holder, want };
         if !is_current || self.granted.iter().any(|l| l.meets(&item)) {

@@ -3,9 +3,7 @@
 use super::{A, B, C, FILE, WIDE, at, data, events, id, ms, own, want};
 use crate::base::{Bits, Extent, Fid, LockId, Mode};
 use crate::dlm::bounds::{FAR, REMEMBERED_MAX};
-use crate::dlm::{
-    Blocking, Claim, Event, Grant, Holder, Limits, Outcome, Refusal, Table, Want,
-};
+use crate::dlm::{Blocking, Claim, Event, Grant, Holder, Limits, Outcome, Refusal, Table, Want};
 use std::time::Duration;
 
 const BUSY: Outcome = Outcome::Nothing { contended: true };
@@ -65,7 +63,10 @@ fn an_extent_grows_for_needed_data_only_l1() {
     let mut open = expanding(1, Mode::Pr, 100, 200);
     (open.bits, open.try_bits) = (Bits::OPEN, Bits::DATA);
     let grant = granted(table.enqueue(ms(0), A, &open));
-    assert_eq!((grant.bits, grant.extent), (Bits::OPEN.with(Bits::DATA), at(100, 200)));
+    assert_eq!(
+        (grant.bits, grant.extent),
+        (Bits::OPEN.with(Bits::DATA), at(100, 200))
+    );
     let grant = granted(table.enqueue(ms(0), A, &data(2, Mode::Pr, 100, 200)));
     assert_eq!(grant.extent, at(100, 200));
 }
@@ -116,7 +117,11 @@ fn among_many_a_writer_reaches_32_mib_and_a_reader_further_l1() {
             granted(table.enqueue(ms(0), Holder(10 + n), &want));
         }
         let grant = granted(table.enqueue(ms(0), A, &expanding(1, mode, 1000, 1001)));
-        let end = if mode == Mode::Cw { 1000 + FAR - 1 } else { end };
+        let end = if mode == Mode::Cw {
+            1000 + FAR - 1
+        } else {
+            end
+        };
         assert_eq!(grant.extent, at(1000, end), "{others} others, {mode:?}");
         // Never less than what was asked for.
         let long = expanding(2, mode, 5000, 5000 + 2 * FAR);
@@ -357,7 +362,9 @@ fn of_crossed_size_changes_the_last_is_refused_c16() {
     ] {
         // Each reads one bit, and wants to write that of the next.
         let mut table = Table::new(WIDE);
-        let bit = |n: u64| Bits { set: 1 << (n % parties) };
+        let bit = |n: u64| Bits {
+            set: 1 << (n % parties),
+        };
         for n in 0..parties {
             granted(table.enqueue(ms(0), Holder(n), &want(1, Mode::Pr, bit(n))));
         }
@@ -367,7 +374,11 @@ fn of_crossed_size_changes_the_last_is_refused_c16() {
                 ahead: true,
                 ..want(0, Mode::Pw, bit(n + 1))
             };
-            let expected = if n + 1 < parties { Outcome::Queued } else { out };
+            let expected = if n + 1 < parties {
+                Outcome::Queued
+            } else {
+                out
+            };
             assert_eq!(table.enqueue_own(ms(0), Holder(n), &size), expected);
         }
         // The one that was refused gives up its lock, and the others go on.
@@ -447,7 +458,11 @@ fn who_sends_data_has_more_time_but_not_for_ever() {
     assert_eq!(table.next_deadline(), Some(ms(2_000)), "never less");
     table.progress(ms(1_900), B, FILE);
     table.progress(ms(1_900), A, Fid::new(1, 1));
-    assert_eq!(table.next_deadline(), Some(ms(2_000)), "another's, elsewhere");
+    assert_eq!(
+        table.next_deadline(),
+        Some(ms(2_000)),
+        "another's, elsewhere"
+    );
     for n in 2..30 {
         table.progress(ms(n * 900), A, FILE);
     }
@@ -468,7 +483,10 @@ fn who_was_called_back_after_a_late_grant_has_all_its_time() {
     assert!(table.cancel(ms(8_000), A, id(1), Bits::ALL));
     let seen = events(&mut table);
     assert!(matches!(seen[0], Event::Granted { holder: B, .. }));
-    assert!(matches!(seen[1], Event::Blocking(Blocking { holder: B, .. })));
+    assert!(matches!(
+        seen[1],
+        Event::Blocking(Blocking { holder: B, .. })
+    ));
     assert_eq!((seen.len(), table.next_deadline()), (2, Some(ms(18_000))));
 }
 
@@ -497,8 +515,22 @@ fn a_full_table_refuses_clients_and_lets_the_shard_finish_l5() {
     assert_eq!(table.enqueue(ms(0), C, &more), later, "the table");
     let claim = claim_of(9, Mode::Pr, Bits::PERM);
     assert_eq!(table.claim(ms(0), C, &claim, true), Err(Refusal::TryLater));
-    granted(table.enqueue_own(ms(0), C, &Want { lock: own(9), ..more }));
-    granted(table.enqueue(ms(0), C, &Want { ahead: true, ..more }));
+    granted(table.enqueue_own(
+        ms(0),
+        C,
+        &Want {
+            lock: own(9),
+            ..more
+        },
+    ));
+    granted(table.enqueue(
+        ms(0),
+        C,
+        &Want {
+            ahead: true,
+            ..more
+        },
+    ));
     assert_eq!(table.len(), 6);
     assert!(table.cancel(ms(0), A, id(0), Bits::ALL));
     assert!(table.cancel(ms(0), A, id(1), Bits::ALL));
@@ -573,10 +605,7 @@ fn malformed_requests_change_nothing_l1() {
     let mut tried = want(1, Mode::Pr, Bits::PERM);
     tried.try_bits = unknown;
     assert_eq!(table.enqueue(ms(0), A, &tried), malformed);
-    assert_eq!(
-        table.enqueue(ms(0), A, &data(1, Mode::Pr, 5, 4)),
-        malformed
-    );
+    assert_eq!(table.enqueue(ms(0), A, &data(1, Mode::Pr, 5, 4)), malformed);
     let empty = claim_of(1, Mode::Pr, Bits::NONE);
     assert_eq!(table.claim(ms(0), A, &empty, true), Err(Refusal::Malformed));
     assert_eq!((table.len(), table.resources()), (0, 0));
@@ -603,7 +632,10 @@ fn claims_are_granted_unless_they_contradict_l13() {
     assert_eq!(events(&mut table), [], "nobody is called back for a claim");
     let other = claim_of(1, Mode::Ex, Bits::PERM);
     assert!(table.claim(ms(0), B, &other, true).is_ok());
-    assert_eq!(table.claim(ms(0), B, &other, true), Err(Refusal::DuplicateId));
+    assert_eq!(
+        table.claim(ms(0), B, &other, true),
+        Err(Refusal::DuplicateId)
+    );
     // Who waits already does not wait for ever.
     table.enqueue(ms(0), C, &want(1, Mode::Pr, Bits::UPDATE.with(Bits::XATTR)));
     events(&mut table);

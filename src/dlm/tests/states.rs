@@ -3,7 +3,7 @@
 use super::{A, B, FILE, WIDE, events, id, ms, own, want};
 use crate::base::{Bits, Extent, Mode};
 use crate::dlm::bounds::ANSWER;
-use crate::dlm::{Claim, Event, Outcome, Table};
+use crate::dlm::{self, ConvertError, Event, Outcome, Refusal, Table};
 
 const BITS: Bits = Bits::UPDATE.with(Bits::PERM);
 
@@ -44,117 +44,171 @@ use Input::*;
 /// A's lock 1, EX on UPDATE and PERM. What the input answers, what becomes of
 /// the lock, and the events.
 const TABLE: [(Input, [&str; 4]); 18] = [
-    (Enqueue, [
-        "granted: EX 12",
-        "duplicate: waiting",
-        "duplicate: EX 12",
-        "duplicate: EX 12 called 2",
-    ]),
-    (Claim, [
-        "true: EX 12",
-        "false: waiting",
-        "false: EX 12",
-        "false: EX 12 called 2",
-    ]),
-    (ClaimOld, [
-        "false: absent",
-        "false: waiting",
-        "false: EX 12",
-        "false: EX 12 called 2",
-    ]),
-    (CancelAll, [
-        "false: absent",
-        "true: absent",
-        "true: absent",
-        "true: absent, B granted",
-    ]),
-    (CancelCalled, [
-        "false: absent",
-        "true: absent",
-        "true: EX 10",
-        "true: EX 10, B granted",
-    ]),
-    (CancelOther, [
-        "false: absent",
-        "true: absent",
-        "true: EX 2",
-        "true: EX 2 called 2",
-    ]),
+    (
+        Enqueue,
+        [
+            "granted: EX 12",
+            "duplicate: waiting",
+            "duplicate: EX 12",
+            "duplicate: EX 12 called 2",
+        ],
+    ),
+    (
+        Claim,
+        [
+            "true: EX 12",
+            "false: waiting",
+            "false: EX 12",
+            "false: EX 12 called 2",
+        ],
+    ),
+    (
+        ClaimOld,
+        [
+            "false: absent",
+            "false: waiting",
+            "false: EX 12",
+            "false: EX 12 called 2",
+        ],
+    ),
+    (
+        CancelAll,
+        [
+            "false: absent",
+            "true: absent",
+            "true: absent",
+            "true: absent, B granted",
+        ],
+    ),
+    (
+        CancelCalled,
+        [
+            "false: absent",
+            "true: absent",
+            "true: EX 10",
+            "true: EX 10, B granted",
+        ],
+    ),
+    (
+        CancelOther,
+        [
+            "false: absent",
+            "true: absent",
+            "true: EX 2",
+            "true: EX 2 called 2",
+        ],
+    ),
     // A request is withdrawn whatever it is told to give up.
-    (CancelNothing, [
-        "false: absent",
-        "true: absent",
-        "true: EX 12",
-        "true: EX 12 called 2",
-    ]),
-    (CancelForged, [
-        "false: absent",
-        "false: waiting",
-        "false: EX 12",
-        "false: EX 12 called 2",
-    ]),
-    (CancelAsOwn, [
-        "false: absent",
-        "false: waiting",
-        "false: EX 12",
-        "false: EX 12 called 2",
-    ]),
-    (Weaker, [
-        "unknown: absent",
-        "unknown: waiting",
-        "ok: PR 12",
-        "ok: PR 12, B granted",
-    ]),
+    (
+        CancelNothing,
+        [
+            "false: absent",
+            "true: absent",
+            "true: EX 12",
+            "true: EX 12 called 2",
+        ],
+    ),
+    (
+        CancelForged,
+        [
+            "false: absent",
+            "false: waiting",
+            "false: EX 12",
+            "false: EX 12 called 2",
+        ],
+    ),
+    (
+        CancelAsOwn,
+        [
+            "false: absent",
+            "false: waiting",
+            "false: EX 12",
+            "false: EX 12 called 2",
+        ],
+    ),
+    (
+        Weaker,
+        [
+            "unknown: absent",
+            "unknown: waiting",
+            "ok: PR 12",
+            "ok: PR 12, B granted",
+        ],
+    ),
     // Answered, but still in the way: called back once more.
-    (Harmless, [
-        "unknown: absent",
-        "unknown: waiting",
-        "ok: PW 12",
-        "ok: PW 12 called 2, A called 2",
-    ]),
-    (Same, [
-        "unknown: absent",
-        "unknown: waiting",
-        "not weaker: EX 12",
-        "not weaker: EX 12 called 2",
-    ]),
-    (Stronger, [
-        "unknown: absent",
-        "unknown: waiting",
-        "not weaker: EX 12",
-        "not weaker: EX 12 called 2",
-    ]),
-    (ConvertForged, [
-        "unknown: absent",
-        "unknown: waiting",
-        "unknown: EX 12",
-        "unknown: EX 12 called 2",
-    ]),
-    (Progress, [
-        "10000: absent",
-        "10000: waiting",
-        "10000: EX 12",
-        "14000: EX 12 called 2",
-    ]),
-    (Deadline, [
-        "[]: absent",
-        "[Holder(2)]: waiting",
-        "[]: EX 12",
-        "[Holder(1)]: EX 12 called 2",
-    ]),
-    (Drop, [
-        "-: absent",
-        "-: absent, A dropped",
-        "-: absent",
-        "-: absent, B granted",
-    ]),
-    (DropOther, [
-        "-: absent",
-        "-: EX 12, A granted",
-        "-: EX 12",
-        // It was asked for in earnest: the holder still answers.
-        "-: EX 12 called 2, B dropped",
-    ]),
+    (
+        Harmless,
+        [
+            "unknown: absent",
+            "unknown: waiting",
+            "ok: PW 12",
+            "ok: PW 12 called 2, A called 2",
+        ],
+    ),
+    (
+        Same,
+        [
+            "unknown: absent",
+            "unknown: waiting",
+            "not weaker: EX 12",
+            "not weaker: EX 12 called 2",
+        ],
+    ),
+    (
+        Stronger,
+        [
+            "unknown: absent",
+            "unknown: waiting",
+            "not weaker: EX 12",
+            "not weaker: EX 12 called 2",
+        ],
+    ),
+    (
+        ConvertForged,
+        [
+            "unknown: absent",
+            "unknown: waiting",
+            "unknown: EX 12",
+            "unknown: EX 12 called 2",
+        ],
+    ),
+    (
+        Progress,
+        [
+            "10000: absent",
+            "10000: waiting",
+            "10000: EX 12",
+            "14000: EX 12 called 2",
+        ],
+    ),
+    (
+        Deadline,
+        [
+            "[]: absent",
+            "[Holder(2)]: waiting",
+            "[]: EX 12",
+            "[Holder(1)]: EX 12 called 2",
+        ],
+    ),
+    (
+        Drop,
+        [
+            "-: absent",
+            "-: absent, A dropped",
+            "-: absent",
+            "-: absent, B granted",
+        ],
+    ),
+    (
+        DropOther,
+        [
+            "-: absent",
+            "-: EX 12, A granted",
+            "-: EX 12",
+            // It was asked for in earnest: the holder still answers.
+            "-: EX 12 called 2, B dropped",
+        ],
+    ),
 ];
 
 #[test]
@@ -178,7 +232,10 @@ fn in_state(state: State) -> Table {
     let ex = want(1, Mode::Ex, BITS);
     if state == Waiting {
         let first = want(9, Mode::Ex, Bits::UPDATE);
-        assert!(matches!(table.enqueue(ms(0), B, &first), Outcome::Granted(_)));
+        assert!(matches!(
+            table.enqueue(ms(0), B, &first),
+            Outcome::Granted(_)
+        ));
         assert_eq!(table.enqueue(ms(0), A, &ex), Outcome::Queued);
     }
     if matches!(state, Granted | Called) {
@@ -194,7 +251,7 @@ fn in_state(state: State) -> Table {
 
 fn apply(table: &mut Table, input: Input) -> String {
     let now = ms(1);
-    let claim = super::super::Claim {
+    let claim = dlm::Claim {
         lock: id(1),
         fid: FILE,
         mode: Mode::Ex,
@@ -203,15 +260,15 @@ fn apply(table: &mut Table, input: Input) -> String {
         group: 0,
     };
     let all = Bits::ALL;
-    let converted = |out: Result<(), crate::dlm::ConvertError>| match out {
+    let converted = |out: Result<(), ConvertError>| match out {
         Ok(()) => "ok".to_string(),
-        Err(crate::dlm::ConvertError::Unknown) => "unknown".to_string(),
-        Err(crate::dlm::ConvertError::NotWeaker) => "not weaker".to_string(),
+        Err(ConvertError::Unknown) => "unknown".to_string(),
+        Err(ConvertError::NotWeaker) => "not weaker".to_string(),
     };
     match input {
         Enqueue => match table.enqueue(now, A, &want(1, Mode::Ex, BITS)) {
             Outcome::Granted(_) => "granted".to_string(),
-            Outcome::Refused(super::super::Refusal::DuplicateId) => "duplicate".to_string(),
+            Outcome::Refused(Refusal::DuplicateId) => "duplicate".to_string(),
             other => format!("{other:?}"),
         },
         Claim => table.claim(now, A, &claim, true).is_ok().to_string(),
