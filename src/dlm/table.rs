@@ -141,10 +141,9 @@ impl Table {
         Ok(lock.grant(claim.fid))
     }
 
-    /// A client is evicted or gone: all its locks and requests go. Operations
-    /// of the shard that wait as this client are told by [`Event::Dropped`];
-    /// those past their check hold locks under another id and are waited for
-    /// before this is called (L3).
+    /// A client is evicted or gone: all its locks and requests go, those of the
+    /// shard's operations for it included. Operations past their check must
+    /// have ended before (L3); those that wait are told by [`Event::Dropped`].
     pub fn drop_holder(&mut self, now: Mono, holder: Holder) {
         let Some(locks) = self.holders.remove(&holder) else {
             return;
