@@ -307,6 +307,27 @@ fn an_operation_that_the_clients_locks_allow_passes_those_who_wait_c7() {
     assert_eq!(events(&mut table), [], "the shard's own is not called back");
 }
 
+/// The last lock that was missing comes after the operation in the queue.
+#[test]
+fn an_operation_passes_as_soon_as_the_clients_locks_allow_it_c7() {
+    let mut table = Table::new(WIDE);
+    let both = Bits::UPDATE.with(Bits::PERM);
+    granted(table.enqueue(ms(0), A, &want(1, Mode::Pr, Bits::UPDATE)));
+    granted(table.enqueue(ms(0), C, &want(1, Mode::Ex, Bits::PERM)));
+    let read = Want {
+        lock: own(1),
+        ..want(0, Mode::Pr, both)
+    };
+    let write = want(1, Mode::Ex, Bits::UPDATE);
+    assert_eq!(table.enqueue(ms(0), B, &write), Outcome::Queued);
+    assert_eq!(table.enqueue_own(ms(0), A, &read), Outcome::Queued);
+    let perm = want(2, Mode::Pr, Bits::PERM);
+    assert_eq!(table.enqueue(ms(0), A, &perm), Outcome::Queued);
+    events(&mut table);
+    assert!(table.cancel(ms(0), C, id(1), Bits::ALL));
+    assert_eq!(late_grants(&mut table), [(A, 2), (A, own(1).0)]);
+}
+
 #[test]
 fn a_size_change_of_who_owes_a_callback_passes_those_who_wait_c16() {
     let mut table = Table::new(WIDE);
