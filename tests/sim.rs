@@ -13,3 +13,5 @@ mod lives;
 mod net;
 #[path = "sim/origin.rs"]
 mod origin;
+#[path = "sim/shared.rs"]
+mod shared;

@@ -1,7 +1,8 @@
 //! One request on its way: what it carries and how it ends.
 
+use super::cached::Since;
 use crate::base::{Errno, Slice, Tag, Transno, Xid};
-use crate::wire::{NO_TAG, Reply, Request};
+use crate::wire::{Asked, NO_TAG, Reply, Request};
 use crate::world::sync::Signal;
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -141,11 +142,25 @@ impl Call {
         }
     }
 
+    /// One that was answered without the box.
+    pub(super) fn ended(context: &Context, request: Request, outcome: Outcome) -> Call {
+        let pending = Pending::new(context, request, None, Asking::default());
+        pending.finish(outcome);
+        Call(pending)
+    }
+
     /// Has it ended?
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.0.outcome.borrow().is_some()
     }
+}
+
+/// What a request says and remembers for the client's caches.
+#[derive(Default)]
+pub(super) struct Asking {
+    pub asked: Asked,
+    pub since: Since,
 }
 
 /// What the ledger keeps of a request, from its call until it is stable.
@@ -154,6 +169,10 @@ pub(super) struct Pending {
     pub request: RefCell<Request>,
     pub payload: Option<Slice>,
     pub context: Context,
+    /// The locks that it asks for.
+    pub asked: Asked,
+    /// When, for what is remembered.
+    pub since: Since,
     /// Zero until it is sent for the first time.
     pub xid: Cell<Xid>,
     pub tag: Cell<Tag>,
@@ -164,11 +183,18 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    pub fn new(context: &Context, request: Request, payload: Option<Slice>) -> Rc<Pending> {
+    pub fn new(
+        context: &Context,
+        request: Request,
+        payload: Option<Slice>,
+        asking: Asking,
+    ) -> Rc<Pending> {
         Rc::new(Pending {
             request: RefCell::new(request),
             payload,
             context: context.clone(),
+            asked: asking.asked,
+            since: asking.since,
             xid: Cell::new(Xid(0)),
             tag: Cell::new(NO_TAG),
             transno: Cell::new(Transno(0)),

@@ -8,13 +8,15 @@
 //! order, and answered from its reply record if it took effect.
 
 use super::Options;
-use super::call::{Call, CallError, Context, Cred, Outcome, Pending};
+use super::call::{Asking, Call, CallError, Context, Cred, Outcome, Pending};
 use super::creds::Creds;
 use crate::base::{Fid, Mono, OpenId, Slice, Tag, Transno, Xid};
 use crate::code;
 use crate::wire::head::flags;
 use crate::wire::op::{DeclareCred, Empty, Fsync, OpenFile, Reopen};
-use crate::wire::{ConnectReply, Frame, NO_TAG, Reply, ReplyHead, Request, RequestHead};
+use crate::wire::{
+    Asked, ConnectReply, Features, Frame, NO_TAG, Reply, ReplyHead, Request, RequestHead,
+};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
@@ -50,6 +52,9 @@ pub struct Counters {
     /// Requests and writes lost by evictions.
     pub lost: u64,
     pub connections: u64,
+    /// Calls that were answered from memory, under locks.
+    pub answered_here: u64,
+    pub locks: u64,
     pub waiting: u64,
     pub unanswered: u64,
     pub retained: u64,
@@ -113,6 +118,7 @@ struct Agreed {
     incarnation: u64,
     epoch: crate::base::MapEpoch,
     checksum: bool,
+    locks: bool,
     tags: u16,
 }
 
@@ -177,10 +183,16 @@ impl Ledger {
     // ---- calls ------------------------------------------------------------
 
     /// Takes a call in; `pump` sends it.
-    pub fn queue(&mut self, context: &Context, request: Request, payload: Option<Slice>) -> Call {
+    pub fn queue(
+        &mut self,
+        context: &Context,
+        request: Request,
+        payload: Option<Slice>,
+        asking: Asking,
+    ) -> Call {
         self.counters.calls += 1;
         let urgent = matches!(request, Request::Fsync(_) | Request::Close(_));
-        let pending = Pending::new(context, request, payload);
+        let pending = Pending::new(context, request, payload, asking);
         if let Some(why) = self.refusal(&pending) {
             pending.finish(Err(why));
         } else if urgent {
@@ -284,6 +296,11 @@ impl Ledger {
                 && self.retained.is_empty())
     }
 
+    /// The last request that was made; those after it are sent later.
+    pub fn last_xid(&self) -> Xid {
+        Xid(self.next_xid.0.saturating_sub(1))
+    }
+
     fn take_xid(&mut self) -> Xid {
         let xid = self.next_xid;
         self.next_xid = xid.next();
@@ -293,7 +310,7 @@ impl Ledger {
     /// A request of the connection itself: it holds no slot.
     pub fn control(&mut self, request: Request) -> (Call, Frame) {
         let nobody = Context::new(Rc::new(Cred::default()));
-        let pending = Pending::new(&nobody, request, None);
+        let pending = Pending::new(&nobody, request, None, Asking::default());
         pending.xid.set(self.take_xid());
         let head = self.head(&pending, 0, 0);
         let frame = self.frame(&pending, &head);
@@ -345,10 +362,17 @@ impl Ledger {
     fn frame(&self, pending: &Pending, head: &RequestHead) -> Frame {
         let payload = pending.payload.iter().cloned().collect();
         let request = pending.request.borrow();
-        Frame::request(
+        let none = Asked::default();
+        let asked = if self.agreed.locks {
+            &pending.asked
+        } else {
+            &none
+        };
+        Frame::asking(
             pending.xid.get(),
             head,
             &request,
+            asked,
             payload,
             self.agreed.checksum,
         )
@@ -358,13 +382,14 @@ impl Ledger {
 
     /// Takes in a reply. One that nobody waits for (an answer given twice, to a
     /// request and to its resend) is ignored.
+    /// The request that has ended is returned, with what came of it.
     pub fn on_reply(
         &mut self,
         xid: Xid,
         head: &ReplyHead,
         reply: Option<Reply>,
         data: Option<Slice>,
-    ) {
+    ) -> Option<(Rc<Pending>, Outcome)> {
         self.on_committed(head.last_committed);
         let outcome = match (head.failure(), reply) {
             (Some(errno), _) => Err(CallError::Failed(errno)),
@@ -386,8 +411,9 @@ impl Ledger {
             self.creds.release(&pending.context.cred);
             pending.transno.set(head.transno);
             self.on_answered(&pending, &outcome);
-            pending.finish(outcome);
+            return Some((pending, outcome));
         }
+        None
     }
 
     /// Keeps what the reply does not promise to keep, and tracks opens.
@@ -472,6 +498,7 @@ impl Ledger {
                 incarnation: reply.incarnation,
                 epoch: reply.map.epoch,
                 checksum,
+                locks: reply.features.has(Features::LOCKS),
                 tags: reply.tags,
             },
         );

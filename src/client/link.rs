@@ -2,13 +2,13 @@
 //! and again, for ever, with jittered back-off over the host list.
 
 use super::ledger::{State, Welcome};
-use super::{CallError, ConnectError, Import};
+use super::{CallError, ConnectError, Import, cached};
 use crate::base::limits::{PAYLOAD_MAX, TAGS_MAX};
 use crate::base::{Errno, Mono};
 use crate::wire::connect::{ANY_SHARD, Features};
-use crate::wire::op::Empty;
+use crate::wire::op::{Cancel, Empty};
 use crate::wire::{
-    Bounds, ConnectReply, ConnectRequest, Content, Frame, NO_TAG, Request, RequestHead,
+    Bounds, Callback, ConnectReply, ConnectRequest, Content, Frame, NO_TAG, Request, RequestHead,
 };
 use crate::world::race::within;
 use crate::world::stream::{Receiver, Sender, StreamError};
@@ -41,6 +41,8 @@ pub struct Fresh<W: World> {
     receiver: Receiver<W::Conn>,
     sender: Sender<W::Conn>,
     reply: ConnectReply,
+    /// When its CONNECT was sent.
+    sent: Mono,
 }
 
 /// Why one host did not do.
@@ -211,6 +213,7 @@ async fn attempt<W: World>(import: &Rc<Import<W>>, host: &str) -> Result<Fresh<W
     let mut receiver = Receiver::new(Rc::clone(&conn), world.pool(), &[]);
     let sender = Sender::start(world, conn);
     let (frame, request) = connect_frame(import);
+    let sent = world.now();
     sender.push(frame);
     let answer = within(world, HANDSHAKE, receiver.next()).await;
     let checked = match answer {
@@ -234,6 +237,7 @@ async fn attempt<W: World>(import: &Rc<Import<W>>, host: &str) -> Result<Fresh<W
         receiver,
         sender,
         reply,
+        sent,
     })
 }
 
@@ -244,6 +248,9 @@ fn connect_frame<W: World>(import: &Import<W>) -> (Frame, ConnectRequest) {
     let mut bits = Features::OURS.bits;
     if !options.checksum {
         bits &= !Features::CHECKSUM;
+    }
+    if !options.locks {
+        bits &= !Features::LOCKS;
     }
     let request = ConnectRequest {
         features: Features { bits },
@@ -304,14 +311,16 @@ async fn run<W: World>(import: &Rc<Import<W>>, fresh: Fresh<W>) -> StreamError {
         mut receiver,
         sender,
         reply,
+        sent,
     } = fresh;
     let heard = Rc::new(Cell::new(import.world.now()));
     let lease = Duration::from_millis(u64::from(reply.lease_ms));
+    import.cached.on_connected(lease, sent);
     *import.link.borrow_mut() = Some(Link {
         sender: sender.clone(),
         heard: Rc::clone(&heard),
     });
-    greet(import, &sender, &host, &reply);
+    greet(import, &sender, &host, &reply).await;
     import.world.spawn(ping(Rc::clone(import), sender, lease));
     loop {
         let (message, data) = match receiver.next().await {
@@ -321,13 +330,21 @@ async fn run<W: World>(import: &Rc<Import<W>>, fresh: Fresh<W>) -> StreamError {
         heard.set(import.world.now());
         match message.content {
             Content::Reply(head, reply) => {
-                let mut ledger = import.ledger.borrow_mut();
-                ledger.on_reply(message.xid, &head, reply, data);
+                import.cached.on_heard(message.xid);
+                let ended = {
+                    let mut ledger = import.ledger.borrow_mut();
+                    ledger.on_reply(message.xid, &head, reply, data)
+                };
+                if let Some((pending, outcome)) = ended {
+                    cached::on_answer(import, &pending, &outcome, &message.locks.granted);
+                    pending.finish(outcome);
+                }
             }
             Content::Notice(head, _) => {
                 import.ledger.borrow_mut().on_committed(head.last_committed);
             }
-            Content::EarlyReply(_) => {}
+            Content::Callback(head, Callback::Blocking(_)) => cached::on_callback(import, &head),
+            Content::EarlyReply(_) | Content::Callback(..) => {}
             _ => {
                 let why = "a frame that only a client sends, or that was not agreed";
                 return StreamError::Garbage(crate::base::DecodeError { at: 4, why });
@@ -338,7 +355,12 @@ async fn run<W: World>(import: &Rc<Import<W>>, fresh: Fresh<W>) -> StreamError {
 }
 
 /// The state that the answer to CONNECT leads to.
-fn greet<W: World>(import: &Import<W>, sender: &Sender<W::Conn>, host: &str, reply: &ConnectReply) {
+async fn greet<W: World>(
+    import: &Rc<Import<W>>,
+    sender: &Sender<W::Conn>,
+    host: &str,
+    reply: &ConnectReply,
+) {
     let checksum = reply.features.has(Features::CHECKSUM);
     let welcome = import.ledger.borrow_mut().on_connected(reply, checksum);
     *import.agreed.borrow_mut() = Some(reply.clone());
@@ -357,6 +379,7 @@ fn greet<W: World>(import: &Import<W>, sender: &Sender<W::Conn>, host: &str, rep
     match welcome {
         Welcome::Continue => full(import, sender),
         Welcome::Recover => {
+            cached::on_restarted(import).await;
             import.enter(State::Replay);
             for frame in import.ledger.borrow_mut().replays() {
                 sender.push(frame);
@@ -365,6 +388,11 @@ fn greet<W: World>(import: &Import<W>, sender: &Sender<W::Conn>, host: &str, rep
         }
         Welcome::Evicted(lost) => {
             import.enter(State::Evicted);
+            cached::on_evicted(import).await;
+            // Until the box knows that nothing of before is believed any more,
+            // it lets nobody else change it.
+            let nothing = Request::Cancel(Cancel { locks: Vec::new() });
+            sender.push(import.ledger.borrow_mut().control(nothing).1);
             for fid in lost {
                 let line = format!("evicted by the box: unstable changes of {fid} are lost");
                 import.world.log(Level::Error, &line);
@@ -394,6 +422,9 @@ fn advance<W: World>(import: &Import<W>) {
     let sender = import.link.borrow().as_ref().map(|l| l.sender.clone());
     if let (true, Some(sender)) = (replayed, sender) {
         tell_lost(import);
+        if let Some(claim) = cached::claim(import) {
+            sender.push(claim);
+        }
         sender.push(import.ledger.borrow_mut().replay_done());
         full(import, &sender);
     } else {
@@ -425,11 +456,10 @@ async fn ping<W: World>(import: Rc<Import<W>>, sender: Sender<W::Conn>, lease: D
             import.world.log(Level::Warn, line);
             sender.close();
         } else if silent >= lease / 4 && !sender.is_closed() {
-            let frame = import
-                .ledger
-                .borrow_mut()
-                .control(Request::Ping(Empty {}))
-                .1;
+            let mut ledger = import.ledger.borrow_mut();
+            import.cached.on_send(ledger.last_xid(), import.world.now());
+            let frame = ledger.control(Request::Ping(Empty {})).1;
+            drop(ledger);
             sender.push(frame);
         }
     }

@@ -16,6 +16,7 @@
 
 mod above;
 mod api;
+mod cached;
 mod call;
 mod creds;
 mod ledger;
@@ -31,6 +32,8 @@ use crate::wire::{ConnectReply, Request};
 use crate::world::race::within;
 use crate::world::sync::Signal;
 use crate::world::{Level, World};
+use cached::Cached;
+use call::Asking;
 use ledger::Ledger;
 use link::Link;
 use std::cell::{Cell, RefCell};
@@ -57,6 +60,11 @@ pub struct Options {
     pub retain_bytes_max: usize,
     /// CRC32C in every frame.
     pub checksum: bool,
+    /// Asks for locks, and keeps names and attributes under them.
+    pub locks: bool,
+    /// Callers' rights are checked above the client, as the kernel does: what
+    /// is kept may be shown to any of them. Else only to user 0.
+    pub callers_checked: bool,
 }
 
 impl Default for Options {
@@ -70,6 +78,8 @@ impl Default for Options {
             lease: Duration::from_secs(10),
             retain_bytes_max: 64 << 20,
             checksum: false,
+            locks: false,
+            callers_checked: false,
         }
     }
 }
@@ -129,6 +139,7 @@ struct Import<W: World> {
     next_open: Cell<u64>,
     /// Lost requests that the log has told of.
     lost_told: Cell<u64>,
+    cached: Cached,
 }
 
 /// When a wait for the box's flash is first spoken of, and how often again.
@@ -160,10 +171,14 @@ impl<W: World> Client<W> {
             changed: Signal::default(),
             next_open: Cell::new(1),
             lost_told: Cell::new(0),
+            cached: Cached::default(),
             world,
         });
         let first = link::first(&import).await?;
         import.world.spawn(link::keep(Rc::clone(&import), first));
+        if import.options.locks {
+            import.world.spawn(cached::watch(Rc::clone(&import)));
+        }
         Ok(Client(import))
     }
 
@@ -184,8 +199,19 @@ impl<W: World> Client<W> {
     /// Queues `request` and sends it as soon as a reply slot is free. The
     /// request runs to its end even if the [`Call`] is dropped.
     pub fn begin(&self, context: &Context, request: Request, payload: Option<Slice>) -> Call {
-        let call = self.0.ledger.borrow_mut().queue(context, request, payload);
-        self.0.pump();
+        let import = &self.0;
+        if let Some(outcome) = cached::answer(import, context, &request) {
+            return Call::ended(context, request, outcome);
+        }
+        cached::on_begin(import, &request);
+        let asking = Asking {
+            asked: cached::wants(import, context, &request),
+            since: import.cached.since(),
+        };
+        let mut ledger = import.ledger.borrow_mut();
+        let call = ledger.queue(context, request, payload, asking);
+        drop(ledger);
+        import.pump();
         call
     }
 
@@ -223,6 +249,17 @@ impl<W: World> Client<W> {
     /// Ends at once: what is unanswered fails, what is retained is dropped.
     pub fn abort(&self) {
         self.0.shut();
+    }
+
+    /// Who keeps copies of what this client answers, and is told when they end.
+    pub fn tell(&self, above: Rc<dyn Above>) {
+        self.0.cached.set_above(above);
+    }
+
+    /// What may be believed of `fid` from now on without asking.
+    #[must_use]
+    pub fn terms(&self, fid: Fid) -> Terms {
+        self.0.cached.terms(fid, self.0.world.now())
     }
 
     /// The target's root directory.
@@ -287,7 +324,11 @@ impl<W: World> Client<W> {
 
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.0.ledger.borrow().counters()
+        Counters {
+            answered_here: self.0.cached.hits(),
+            locks: self.0.cached.locks() as u64,
+            ..self.0.ledger.borrow().counters()
+        }
     }
 }
 
@@ -298,7 +339,9 @@ impl<W: World> Import<W> {
         let Some(link) = link.as_ref() else {
             return;
         };
-        for frame in self.ledger.borrow_mut().pump() {
+        let mut ledger = self.ledger.borrow_mut();
+        self.cached.on_send(ledger.last_xid(), self.world.now());
+        for frame in ledger.pump() {
             link.sender.push(frame);
         }
     }

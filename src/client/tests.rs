@@ -2,6 +2,7 @@
 //! The ledger against every order of events; the client over a network is
 //! tested together with the box's sessions.
 
+use super::call::Asking;
 use super::ledger::{Ledger, State, Welcome};
 use super::{Call, CallError, Context, Options};
 use crate::base::codec::Bytes;
@@ -95,7 +96,8 @@ impl Desk {
 
     fn call(&mut self, request: Request, payload: usize) -> Call {
         let payload = (payload > 0).then(|| Slice::from(vec![1; payload]));
-        self.ledger.queue(&self.me, request, payload)
+        let asking = Asking::default();
+        self.ledger.queue(&self.me, request, payload, asking)
     }
 
     fn write(&mut self, offset: u64, append: bool) -> Call {
@@ -121,7 +123,10 @@ impl Desk {
             last_committed: Transno(committed),
             ..ReplyHead::default()
         };
-        self.ledger.on_reply(xid, &head, Some(reply), None);
+        let ended = self.ledger.on_reply(xid, &head, Some(reply), None);
+        if let Some((pending, outcome)) = ended {
+            pending.finish(outcome);
+        }
     }
 
     fn refuse(&mut self, xid: Xid, errno: Errno) {
@@ -129,7 +134,10 @@ impl Desk {
             status: errno.0,
             ..ReplyHead::default()
         };
-        self.ledger.on_reply(xid, &head, None, None);
+        let ended = self.ledger.on_reply(xid, &head, None, None);
+        if let Some((pending, outcome)) = ended {
+            pending.finish(outcome);
+        }
     }
 
     fn reconnect(&mut self, reply: &ConnectReply) -> Welcome {

@@ -137,6 +137,12 @@ impl Table {
         })
     }
 
+    /// Those of one holder, over all files.
+    #[must_use]
+    pub fn count(&self, holder: Holder) -> usize {
+        self.holders.get(&holder).map_or(0, BTreeMap::len)
+    }
+
     /// Locks, waiting ones included.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -274,6 +274,10 @@ async fn connect(local: &Local, plan: &Plan) -> Result<Client<Local>, Fault> {
         name: name.unwrap_or_else(|| format!("{node}:{}", plan.dir.display())),
         read_only: plan.options.read_only,
         deadline: plan.options.deadline,
+        locks: true,
+        // The kernel checks what it may answer itself by the same attributes
+        // (`default_permissions`).
+        callers_checked: true,
         ..client::Options::default()
     };
     let hosts = plan.source.hosts.clone();

@@ -85,6 +85,14 @@ impl<W: World> Upstream for Client<W> {
     async fn drain(&self) {
         self.settle().await;
     }
+
+    fn terms(&self, fid: Fid) -> Terms {
+        Client::terms(self, fid)
+    }
+
+    fn tell(&self, above: Rc<dyn Above>) {
+        Client::tell(self, above);
+    }
 }
 
 /// Whether the thread that waits for a request was hit by a signal.

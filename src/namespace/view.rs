@@ -42,6 +42,8 @@ pub enum Need {
     Fids,
     /// Room on flash.
     Room,
+    /// Locks that others hold on what it touches; who decides knows which.
+    Locks,
     /// A record that cannot be read as what it should be: it must be repaired.
     Damaged(Vec<u8>),
 }

@@ -26,13 +26,16 @@ pub enum Event {
     RecordDamaged,
     /// Clean bytes were found damaged and given up: the origin has them.
     BytesRefetched,
+    /// A client was asked to give up a lock.
+    CalledBack,
 }
 
 impl Event {
-    const ALL: [(Event, &str); 3] = [
+    const ALL: [(Event, &str); 4] = [
         (Event::ClientEvicted, "clients evicted"),
         (Event::RecordDamaged, "damaged records met"),
         (Event::BytesRefetched, "damaged ranges fetched again"),
+        (Event::CalledBack, "locks called back"),
     ];
 }
 
@@ -86,6 +89,7 @@ mod tests {
             "clients evicted": 1,
             "damaged records met": 2,
             "damaged ranges fetched again": 0,
+            "locks called back": 0,
             "requests": 5,
             "refused": { format!("{:?}", Errno::EROFS): 2, format!("{:?}", Errno::ESTALE): 1 },
         });

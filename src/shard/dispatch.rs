@@ -102,7 +102,8 @@ fn is_change(request: &Request) -> bool {
         | Request::DeclareCred(_)
         | Request::ReplayDone(_)
         | Request::Abandon(_)
-        | Request::Cancel(_) => false,
+        | Request::Cancel(_)
+        | Request::Claim(_) => false,
     }
 }
 
@@ -148,7 +149,8 @@ async fn handle<W: World>(call: &Call<'_, W>) -> Result<Outgoing, Errno> {
         | Request::DeclareCred(_)
         | Request::ReplayDone(_)
         | Request::Abandon(_)
-        | Request::Cancel(_) => Ok(done()),
+        | Request::Cancel(_)
+        | Request::Claim(_) => Ok(done()),
     }
 }
 
@@ -204,6 +206,7 @@ fn subject(request: &Request) -> Option<Fid> {
         | Request::DeclareCred(_)
         | Request::ReplayDone(_)
         | Request::Abandon(_)
-        | Request::Cancel(_) => return None,
+        | Request::Cancel(_)
+        | Request::Claim(_) => return None,
     })
 }

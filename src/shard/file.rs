@@ -1,12 +1,14 @@
 //! Handlers of bytes: they join the inode's rules (who may, how large, what a
 //! write takes away) with the data path, in one transaction.
 
+use super::locks::{Touch, of_edit};
 use super::meta::{self, Call, FlashView, may_use, shown};
 use super::{Outgoing, Tx, data};
 use crate::base::limits::PAYLOAD_MAX;
-use crate::base::{Errno, Fid, FileKind, Lsn, OpenId, Slice, Transno};
-use crate::namespace::draft::{Draft, stamp};
+use crate::base::{Bits, Errno, Extent, Fid, FileKind, Lsn, OpenId, Slice, Transno};
+use crate::namespace::draft::{Change, Draft, stamp};
 use crate::namespace::{Inode, Stop, setattr};
+use crate::wire::locks::Of;
 use crate::wire::op::{self, Data, Offset, Written};
 use crate::wire::{Reply, head};
 use crate::world::World;
@@ -18,7 +20,12 @@ const ZERO: u32 = libc::FALLOC_FL_ZERO_RANGE as u32;
 pub async fn read<W: World>(call: &Call<'_, W>, op: &op::Read) -> Result<Outgoing, Errno> {
     call.decide(|view| {
         let inode = regular(call, view, op.fid)?;
-        may_use(call, view, (op.fid, &inode), op.open, false)
+        may_use(call, view, (op.fid, &inode), op.open, false)?;
+        let range = Extent::of(op.offset, u64::from(op.len));
+        call.touch(reading(op.fid, range))?;
+        call.need(Of::Object, op.fid)?;
+        call.grant(Of::Object, op.fid);
+        Ok(())
     })
     .await?;
     let parts = data::read(call.shard, op.fid, op.offset, op.len).await?;
@@ -44,6 +51,7 @@ pub async fn write<W: World>(call: &Call<'_, W>, op: &op::Write) -> Result<Outgo
         } else {
             op.offset
         };
+        call.touch(writing(op.fid, Extent::of(offset, bytes.len() as u64)))?;
         fits(call, offset, bytes.len() as u64)?;
         if !bytes.is_empty() {
             data::write(call.shard, tx, op.fid, inode, offset, bytes)
@@ -75,6 +83,8 @@ pub async fn fallocate<W: World>(
         return Err(Errno::EINVAL);
     }
     let change = |tx: &mut Tx, inode: &mut Inode| {
+        // Growth alone ends zeros that pages show past the old end, too.
+        call.touch(writing(op.fid, Some(Extent::from(op.offset))))?;
         fits(call, op.offset, op.len)?;
         let end = op.offset + op.len;
         let done = match kind {
@@ -102,7 +112,8 @@ pub async fn seek<W: World>(call: &Call<'_, W>, op: &op::Seek) -> Result<Outgoin
     };
     call.decide(|view| {
         let inode = regular(call, view, op.fid)?;
-        may_use(call, view, (op.fid, &inode), OpenId(0), false)
+        may_use(call, view, (op.fid, &inode), OpenId(0), false)?;
+        call.touch(reading(op.fid, Some(Extent::from(op.offset))))
     })
     .await?;
     let offset = data::seek(call.shard, op.fid, op.offset, hole).await?;
@@ -124,13 +135,16 @@ pub async fn copy_range<W: World>(
     }
     call.decide(|view| {
         let inode = regular(call, view, op.from)?;
-        may_use(call, view, (op.from, &inode), OpenId(0), false)
+        may_use(call, view, (op.from, &inode), OpenId(0), false)?;
+        call.touch(reading(op.from, Extent::of(op.from_offset, len)))
     })
     .await?;
     let len = u32::try_from(len).map_err(|_| Errno::EINVAL)?;
     let parts = data::read(call.shard, op.from, op.from_offset, len).await?;
     let bytes = joined(call, &parts);
     let change = |tx: &mut Tx, inode: &mut Inode| {
+        let range = Extent::of(op.to_offset, bytes.len() as u64);
+        call.touch(writing(op.to, range))?;
         fits(call, op.to_offset, bytes.len() as u64)?;
         if !bytes.is_empty() {
             data::write(call.shard, tx, op.to, inode, op.to_offset, &bytes)
@@ -147,6 +161,15 @@ pub async fn copy_range<W: World>(
         })
     };
     edit(call, (op.to, OpenId(0)), change, reply).await
+}
+
+fn reading(fid: Fid, range: Option<Extent>) -> Option<Touch> {
+    range.map(|range| Touch::read(fid, range))
+}
+
+/// Bytes that change, and with them size and times, though not of nothing.
+fn writing(fid: Fid, range: Option<Extent>) -> Option<Touch> {
+    range.map(|range| Touch::write(fid, range))
 }
 
 fn joined<W: World>(call: &Call<'_, W>, parts: &[Slice]) -> Slice {
@@ -181,6 +204,14 @@ fn fits<W: World>(call: &Call<'_, W>, offset: u64, len: u64) -> Result<(), Stop>
     }
 }
 
+/// A capability that goes is an xattr.
+fn xattrs_of(change: &Change) -> Bits {
+    match change.xattrs.is_empty() {
+        true => Bits::NONE,
+        false => Bits::XATTR,
+    }
+}
+
 /// One change of a file's bytes: the rules, the privileges that it costs (L11),
 /// `change`, the inode, the reply, in one transaction. The data path does its
 /// own part of the inode (size, times, version, what is owed).
@@ -205,7 +236,10 @@ async fn edit<W: World, T>(
         let mut draft = Draft::new(view);
         let mut inode = inode;
         if kill {
+            let before = inode.clone();
             setattr::strip(&mut draft, call.ctx(), fid, &mut inode, true)?;
+            let bits = of_edit(&before, &inode).with(xattrs_of(&draft.change));
+            call.touch((!bits.is_empty()).then(|| Touch::change(fid, bits)))?;
         }
         let mut tx = Tx::default();
         meta::stage_into(call.shard, &call.target, draft.change, &mut tx)?;

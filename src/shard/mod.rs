@@ -14,7 +14,7 @@
 //! No `RefCell` borrow lives across an await.
 
 use crate::base::{ClientId, Errno, Lsn, Slice, Transno, Xid};
-use crate::wire::{Reply, Request, RequestHead};
+use crate::wire::{Asked, Granted, Reply, Request, RequestHead};
 
 /// A request as the session hands it to `dispatch`.
 pub struct Incoming {
@@ -24,6 +24,12 @@ pub struct Incoming {
     pub request: Request,
     /// Data to write.
     pub payload: Option<Slice>,
+    /// The locks that it would like with the answer.
+    pub asked: Asked,
+    /// Those that it was granted, what its change showed, and whether locks
+    /// are not worth asking for.
+    pub granted: RefCell<Granted>,
+    pub contended: Cell<bool>,
 }
 
 /// What a handler answers. `transno` and `lsn` are zero if nothing changed.
@@ -49,6 +55,7 @@ mod counters;
 pub mod data;
 pub mod dispatch;
 mod file;
+mod locks;
 pub mod meta;
 mod run;
 pub mod session;
@@ -70,6 +77,7 @@ pub struct Shard<W: World> {
     pub writeback: writeback::Writeback,
     pub contacts: contact::Contacts,
     pub sessions: session::Sessions,
+    locks: locks::Locks,
     counters: counters::Counters,
     /// The last transno given out.
     pub transno: Cell<Transno>,
@@ -103,6 +111,7 @@ impl<W: World> Shard<W> {
             writeback: writeback::Writeback::default(),
             contacts: contact::Contacts::default(),
             sessions: session::Sessions::default(),
+            locks: locks::Locks::default(),
             counters: counters::Counters::default(),
             applied: Cell::new(Lsn(0)),
         }

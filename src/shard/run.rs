@@ -40,6 +40,7 @@ pub async fn start<W: World>(
         lease: begin.lease,
         map: begin.map,
     });
+    shard.locks.configure(begin.lease);
     let flash = |e| format!("the cache cannot be read: {e}");
     writeback::start(&shard).await.map_err(flash)?;
     session::start(&shard, &Rc::new(Dispatch))

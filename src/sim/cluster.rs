@@ -132,6 +132,7 @@ impl Cluster {
         let options = Options {
             name: name.to_owned(),
             first_connect: Duration::from_secs(120),
+            locks: true,
             ..Options::default()
         };
         let hosts = vec![format!("{BOX}:9880")];

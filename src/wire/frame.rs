@@ -117,11 +117,11 @@ impl Frame {
         checksum: bool,
     ) -> Frame {
         let mut head = head.clone();
-        if !granted.grants.is_empty() {
+        if !granted.is_empty() {
             head.flags |= reply_flags::GRANTS;
         }
         let locks = |w: &mut Writer| {
-            if !granted.grants.is_empty() {
+            if !granted.is_empty() {
                 granted.encode(w);
             }
         };

@@ -2,7 +2,7 @@
 //! locks it would like and which it gives up, any reply which were granted.
 //! They follow the body, so that one round trip does both.
 
-use crate::base::{Bits, Extent, Fid, LockId, Mode};
+use crate::base::{Attr, Bits, Extent, Fid, LockId, Mode};
 use crate::{code, record};
 
 code! {
@@ -72,6 +72,25 @@ record! {
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
     pub struct Granted {
         pub grants: Vec<LockGrant>,
+        /// What the client's own change made of files besides that of the
+        /// answer: its locks on them keep others out, not itself.
+        pub shown: Vec<Shown>,
+    }
+}
+
+record! {
+    /// A file as it is after the operation.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Shown {
+        pub fid: Fid,
+        pub attr: Attr,
+    }
+}
+
+impl Granted {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.grants.is_empty() && self.shown.is_empty()
     }
 }
 

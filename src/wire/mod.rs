@@ -19,7 +19,7 @@ pub use callback::Callback;
 pub use connect::{ConnectReply, ConnectRequest, Features, ShardMap};
 pub use frame::{Bounds, Content, Frame, Layout, Message};
 pub use head::{CallbackHead, Head, Kind, NO_TAG, ReplyHead, RequestHead};
-pub use locks::{Asked, Granted, LockCancel, LockGrant, LockWant};
+pub use locks::{Asked, Granted, LockCancel, LockGrant, LockWant, Shown};
 pub use notice::Notice;
 pub use op::{Reply, Request};
 

@@ -6,7 +6,7 @@
 
 use crate::base::codec::Bytes;
 use crate::base::{Attr, Fid, FileKind, LockId, Name, OpenId, SetAttr, Xid};
-use crate::wire::locks::LockCancel;
+use crate::wire::locks::{LockCancel, LockGrant};
 use crate::{choice, record};
 
 choice! {
@@ -37,6 +37,8 @@ choice! {
         XattrRemove(XattrName) = 31,
         /// Locks, or bits of them, end. In no slot; done in the stream's order.
         Cancel(Cancel) = 32,
+        /// Locks that the client had before the box restarted (L13).
+        Claim(Claim) = 33,
         Read(Read) = 48,
         Write(Write) = 49,
         Fsync(Fsync) = 50,
@@ -206,6 +208,11 @@ record! {
     }
 }
 record! {
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Claim { pub locks: Vec<LockGrant> }
+}
+record! {
+    /// Without locks: nothing is held of before this connection.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Cancel { pub locks: Vec<LockCancel> }
 }

@@ -10,7 +10,7 @@ use forebay::base::{Bits, Extent, Mode};
 use forebay::wire::batch::{Batch, BatchItem, BatchReply, BatchResult, FidRange, FidsWanted};
 use forebay::wire::callback::{Barrier, Blocking, Completion, Glimpse, LockDesc, Shrink};
 use forebay::wire::head::{Owner, flags};
-use forebay::wire::locks::{Asked, Granted, LockCancel, LockGrant, LockWant, Of};
+use forebay::wire::locks::{Asked, Granted, LockCancel, LockGrant, LockWant, Of, Shown};
 use forebay::wire::notice::{Committed, Drain};
 use forebay::wire::op::*;
 use forebay::wire::{
@@ -415,6 +415,9 @@ pub fn requests() -> Vec<Request> {
             offset: 11,
             len: 12,
         }),
+        Request::Claim(Claim {
+            locks: granted().grants,
+        }),
         Request::Cancel(Cancel {
             locks: vec![cancel()],
         }),
@@ -567,6 +570,10 @@ fn granted() -> Granted {
             mode: Mode::Pw,
             bits: Bits::DATA,
             extent: Extent { start: 3, end: 4 },
+        }],
+        shown: vec![Shown {
+            fid: fid(5),
+            attr: attr(6),
         }],
     }
 }

@@ -7,13 +7,20 @@ use crate::namespace::setattr::{self as set, Held};
 use crate::origin::{OriginOp, OriginReply, Statfs};
 use crate::shard::{Outgoing, Shard, Target, contact};
 use crate::wire::Reply;
+use crate::wire::locks::Of;
 use crate::wire::op::{self, StatfsReply};
 use crate::world::World;
 use std::rc::Rc;
 use std::time::Duration;
 
 pub async fn getattr<W: World>(call: &Call<'_, W>, op: &op::OfFile) -> Result<Outgoing, Errno> {
-    let inode = call.decide(|view| call.inode(view, op.fid)).await?;
+    let inode = call
+        .decide(|view| {
+            let inode = call.inode(view, op.fid)?;
+            call.grant(Of::Object, op.fid);
+            Ok(inode)
+        })
+        .await?;
     shown::settle(call.shard, call.incoming, op.fid).await?;
     Ok(answered(entry(op.fid, &inode, false)))
 }
@@ -23,7 +30,9 @@ pub async fn setattr<W: World>(call: &Call<'_, W>, op: &op::Setattr) -> Result<O
         let writer = super::opens::has_writer(call.export, op.fid);
         let held = Held { writer };
         let change = set::setattr(view, call.ctx(), op.fid, &op.set, held)?;
-        call.seal(change, |change| entry_of(change, op.fid, false))
+        let out = call.seal(change, |change| entry_of(change, op.fid, false))?;
+        call.grant(Of::Object, op.fid);
+        Ok(out)
     })
     .await
 }

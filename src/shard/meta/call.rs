@@ -5,13 +5,16 @@ use super::{FlashView, fids};
 use crate::base::codec::Bytes;
 use crate::base::{Errno, Fid, LockId, Lsn, Name, Transno};
 use crate::namespace::draft::Change;
-use crate::namespace::{Bounds, Caller, Ctx, Inode, Stop, View};
+use crate::namespace::{Bounds, Caller, Ctx, Inode, Need, Stop, View};
 use crate::origin::is_reserved;
+use crate::shard::locks::{self, Claims, Touch};
 use crate::shard::session::Export;
 use crate::shard::{Incoming, Outgoing, Shard, Target};
+use crate::wire::locks::Of;
 use crate::wire::op::{Empty, Entry};
-use crate::wire::{Reply, Request, head};
+use crate::wire::{Features, Reply, Request, Shown, head};
 use crate::world::World;
+use std::cell::RefCell;
 use std::rc::Rc;
 
 /// Who asks what of which target.
@@ -22,6 +25,10 @@ pub struct Call<'a, W: World> {
     pub incoming: &'a Incoming,
     pub caller: Caller,
     pub bounds: Bounds,
+    /// What the last decision touched that is in other clients' hands.
+    blocked: RefCell<Vec<Touch>>,
+    /// What it has waited for and may touch now, whoever waits behind it.
+    claimed: RefCell<Vec<Touch>>,
 }
 
 impl<'a, W: World> Call<'a, W> {
@@ -54,6 +61,8 @@ impl<'a, W: World> Call<'a, W> {
             incoming,
             caller,
             bounds,
+            blocked: RefCell::default(),
+            claimed: RefCell::default(),
         })
     }
 
@@ -85,8 +94,72 @@ impl<'a, W: World> Call<'a, W> {
         &self,
         mut decision: impl FnMut(&FlashView<'_, W>) -> Result<T, Stop>,
     ) -> Result<T, Errno> {
-        let view = FlashView::new(self.shard, &self.target).giving(self.given());
-        decide_over(view, self.shard, &self.target, |view| decision(view)).await
+        let mut claims: Option<Claims<W>> = None;
+        loop {
+            let view = FlashView::new(self.shard, &self.target).giving(self.given());
+            let decided = decide_over(view, self.shard, &self.target, |view| {
+                self.blocked.borrow_mut().clear();
+                match decision(view) {
+                    Err(Stop::Need(Need::Locks)) => Ok(None),
+                    other => other.map(Some),
+                }
+            });
+            let decided = decided.await;
+            self.claimed.borrow_mut().clear();
+            if let Some(done) = decided? {
+                return Ok(done);
+            }
+            // Those of before go first: two operations that hold some each
+            // would wait for the other (N6).
+            drop(claims.take());
+            let touches = locks::merged(self.blocked.take());
+            let taken = Claims::take(self.shard, self.export, &touches, self.is_ahead());
+            claims = Some(taken.await?);
+            *self.claimed.borrow_mut() = touches;
+        }
+    }
+
+    /// Stops a decision that touches what another client holds: it is made
+    /// again when that has been given up.
+    pub fn touch(&self, touches: impl IntoIterator<Item = Touch>) -> Result<(), Stop> {
+        let locks = &self.shard.locks;
+        let mut is_blocked = false;
+        for touch in touches {
+            let is_ours = self.claimed.borrow().iter().any(|c| c.covers(&touch));
+            is_blocked |= !is_ours && locks.in_the_way(self.export.holder, &touch);
+            // What is free now is claimed, too, if something else is not.
+            self.blocked.borrow_mut().push(touch);
+        }
+        match is_blocked {
+            true => Err(Need::Locks.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// A size change, or a page that is written back: the client may not be
+    /// able to give up a lock before it is answered (C7, C16).
+    fn is_ahead(&self) -> bool {
+        match &self.incoming.request {
+            Request::Setattr(op) => op.set.size.is_some(),
+            Request::Write(_) => self.incoming.head.flags & head::flags::PAGE_WRITE != 0,
+            _ => false,
+        }
+    }
+
+    /// Grants what the client wants on `fid`; the last thing that a decision does.
+    pub fn grant(&self, of: Of, fid: Fid) {
+        locks::grant(self.shard, self.export, self.incoming, of, fid);
+    }
+
+    /// Grants a welcome lock on the `nth` file that a listing shows.
+    pub fn grant_entry(&self, nth: usize, fid: Fid) {
+        locks::grant_entry(self.shard, self.export, self.incoming, nth, fid);
+    }
+
+    /// Waits for what the client needs to hold of `fid` with the answer.
+    pub fn need(&self, of: Of, fid: Fid) -> Result<(), Stop> {
+        let needed = locks::needed(self.incoming, of, fid);
+        self.touch(needed)
     }
 
     /// The FID that a replayed creation had: what came after it names it.
@@ -115,10 +188,15 @@ impl<'a, W: World> Call<'a, W> {
         reply: impl FnOnce(&Change) -> Reply,
     ) -> Result<Outgoing, Stop> {
         self.check_export()?;
+        let view = FlashView::new(self.shard, &self.target);
+        let (locks, holder) = (&self.shard.locks, self.export.holder);
+        let touches = locks::of_change(&view, &change, |fid| locks.is_shared(holder, fid))?;
+        self.touch(touches)?;
         let tx = stage(self.shard, &self.target, &mut change)?;
         let reply = reply(&change);
         let (transno, lsn) = self.shard.seal(tx, self.incoming, &reply)?;
         applied(self.shard, &self.target, &change);
+        self.show(&change.inodes);
         let touched = change.inodes.iter().map(|(fid, _)| *fid);
         let committed = self.shard.flash.last_committed();
         let by = (self.incoming.client, transno);
@@ -128,6 +206,19 @@ impl<'a, W: World> Call<'a, W> {
             transno,
             lsn,
         })
+    }
+
+    /// Tells a client with locks what its change made of the files: nobody else
+    /// will, its own locks are not called back for it.
+    pub fn show(&self, inodes: &[(Fid, Inode)]) {
+        if !self.export.has(Features::LOCKS) {
+            return;
+        }
+        let shown = inodes.iter().map(|(fid, inode)| Shown {
+            fid: *fid,
+            attr: inode.attr.clone(),
+        });
+        self.incoming.granted.borrow_mut().shown.extend(shown);
     }
 
     /// The inode as it is now, from a decision.

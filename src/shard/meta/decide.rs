@@ -59,6 +59,8 @@ async fn meet<W: World>(
         Need::Extents(fid) => data::load(shard, fid).await,
         Need::Fids => fids::reserve(shard, target).await,
         Need::Room => data::make_room(shard).await,
+        // The box's own decisions touch nothing that clients are shown.
+        Need::Locks => Err(Errno::EIO),
         Need::Damaged(key) => {
             let line = format!("record {} is damaged", key.escape_ascii());
             shard.world.log(Level::Error, &line);

@@ -10,6 +10,7 @@ use crate::namespace::record::flag;
 use crate::namespace::{Dirent, Inode, Need, Stop, View, access, entry, key};
 use crate::shard::Outgoing;
 use crate::wire::Reply;
+use crate::wire::locks::Of;
 use crate::wire::op::{self, DirEntry, Listing};
 use crate::world::World;
 
@@ -22,7 +23,13 @@ const ATTR_BYTES: usize = 1 + 5 * 4 + 3 * 8 + 4 * 12 + 8;
 const REPLY_BYTES: usize = 1024;
 
 pub async fn readdir<W: World>(call: &Call<'_, W>, op: &op::Readdir) -> Result<Outgoing, Errno> {
-    let dir = call.decide(|view| listable(call, view, op.fid)).await?;
+    let dir = call
+        .decide(|view| {
+            let dir = listable(call, view, op.fid)?;
+            call.grant(Of::Object, op.fid);
+            Ok(dir)
+        })
+        .await?;
     shown::settle(call.shard, call.incoming, op.fid).await?;
     let room = (op.bytes as usize).min(BODY_MAX - REPLY_BYTES);
     let (entries, end) = collect(call, op, room).await?;
@@ -79,13 +86,15 @@ async fn collect<W: World>(
             if dirent.fid.is_none() {
                 continue;
             }
+            let at = next.saturating_sub(1);
             let mut bytes = ENTRY_BYTES + dirent.name.as_bytes().len();
             bytes += if op.attrs { ATTR_BYTES } else { 0 };
             // One is always listed, so that a small buffer ends in its own error.
             if used + bytes > room && !entries.is_empty() {
                 return Ok((entries, false));
             }
-            if let Some(entry) = shown_as(call, op, dirent, next).await? {
+            let nth = entries.len();
+            if let Some(entry) = shown_as(call, op, dirent, at, nth).await? {
                 used += bytes;
                 entries.push(entry);
             }
@@ -101,14 +110,31 @@ async fn collect<W: World>(
 async fn shown_as<W: World>(
     call: &Call<'_, W>,
     op: &op::Readdir,
-    dirent: Dirent,
-    cookie: u64,
+    mut dirent: Dirent,
+    at: u64,
+    nth: usize,
 ) -> Result<Option<DirEntry>, Errno> {
     let mut attr = None;
     if op.attrs {
-        let Some(inode) = call.decide(|view| Ok(view.inode(dirent.fid)?)).await? else {
+        let found = call
+            .decide(|view| {
+                // A lock on the file says that this name leads to it: as it is
+                // now, not as it was when the slots were read.
+                let slot = view.slot(op.fid, at)?;
+                let Some(now) = slot.filter(|s| s.name == dirent.name && !s.fid.is_none()) else {
+                    return Ok(None);
+                };
+                let inode = view.inode(now.fid)?;
+                if inode.is_some() {
+                    call.grant_entry(nth, now.fid);
+                }
+                Ok(inode.map(|inode| (now, inode)))
+            })
+            .await?;
+        let Some((now, inode)) = found else {
             return Ok(None);
         };
+        dirent = now;
         shown::settle(call.shard, call.incoming, dirent.fid).await?;
         attr = Some(inode.attr);
     }
@@ -117,7 +143,7 @@ async fn shown_as<W: World>(
         fid: dirent.fid,
         kind: dirent.kind,
         ino: dirent.ino,
-        cookie,
+        cookie: at.saturating_add(1),
         attr,
     }))
 }

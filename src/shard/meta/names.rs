@@ -1,15 +1,16 @@
 //! Handlers of operations on names.
 
 use super::call::{Call, answered, done, entry, entry_of};
-use super::{opens, shown};
+use super::{FlashView, opens, shown};
 use crate::base::codec::Bytes;
 use crate::base::{Errno, FileKind};
 use crate::namespace::create::{self, Created, New};
 use crate::namespace::{
-    View, entry as entries, link as links, rename as renames, unlink as unlinks,
+    Stop, View, entry as entries, link as links, rename as renames, unlink as unlinks,
 };
 use crate::shard::Outgoing;
 use crate::wire::Reply;
+use crate::wire::locks::Of;
 use crate::wire::op::{self, Blob};
 use crate::world::World;
 
@@ -17,8 +18,15 @@ pub async fn lookup<W: World>(call: &Call<'_, W>, op: &op::Named) -> Result<Outg
     let (parent, name) = (op.parent, &op.name);
     let (fid, inode) = call
         .decide(|view| {
-            let fid = entries::lookup(view, call.ctx(), parent, name)?;
-            Ok((fid, call.inode(view, fid)?))
+            let found = entries::lookup(view, call.ctx(), parent, name);
+            if found == Err(Stop::Refused(Errno::ENOENT)) {
+                call.grant(Of::Parent, parent);
+            }
+            let fid = found?;
+            let inode = call.inode(view, fid)?;
+            call.grant(Of::Object, fid);
+            call.grant(Of::Parent, parent);
+            Ok((fid, inode))
         })
         .await?;
     shown::settle(call.shard, call.incoming, parent).await?;
@@ -56,6 +64,7 @@ pub async fn create<W: World>(call: &Call<'_, W>, op: &op::Create) -> Result<Out
                 if opens {
                     opens::note(call.shard, call.export, op.open, (fid, op.flags));
                 }
+                call.grant(Of::Object, fid);
                 Ok(Ok(out))
             }
             Created::There(fid) => Ok(Err(fid)),
@@ -65,7 +74,12 @@ pub async fn create<W: World>(call: &Call<'_, W>, op: &op::Create) -> Result<Out
         Ok(out) => Ok(out),
         Err(fid) if opens => opens::open_file(call, fid, op.open, op.flags).await,
         Err(fid) => {
-            let inode = call.decide(|view| call.inode(view, fid)).await?;
+            let shown = |view: &FlashView<'_, W>| {
+                let inode = call.inode(view, fid)?;
+                call.grant(Of::Object, fid);
+                Ok(inode)
+            };
+            let inode = call.decide(shown).await?;
             shown::settle(call.shard, call.incoming, fid).await?;
             Ok(answered(entry(fid, &inode, false)))
         }
@@ -79,7 +93,9 @@ pub async fn link<W: World>(call: &Call<'_, W>, op: &op::Link) -> Result<Outgoin
     }
     call.decide(|view| {
         let change = links::link(view, call.ctx(), op.fid, op.parent, &op.name)?;
-        call.seal(change, |change| entry_of(change, op.fid, false))
+        let out = call.seal(change, |change| entry_of(change, op.fid, false))?;
+        call.grant(Of::Object, op.fid);
+        Ok(out)
     })
     .await
 }

@@ -12,6 +12,7 @@ use crate::namespace::setattr::{Held, setattr};
 use crate::namespace::{Caller, Ctx, Inode, Stop, access, unlink};
 use crate::shard::session::Export;
 use crate::shard::{Outgoing, Shard};
+use crate::wire::locks::Of;
 use crate::wire::op;
 use crate::world::{Level, World};
 use std::rc::Rc;
@@ -56,6 +57,7 @@ pub(super) async fn open_file<W: World>(
                 answered(entry(fid, &inode, false))
             };
             note(call.shard, call.export, open, (fid, flags));
+            call.grant(Of::Object, fid);
             Ok(out)
         })
         .await?;

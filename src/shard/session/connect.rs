@@ -157,6 +157,7 @@ async fn fresh<W: World, H: Handler<W>>(
         request.read_only || is_read_only(target),
     );
     export.state = state;
+    export.holder = shard.locks.join();
     let lease = Duration::from_millis(u64::from(request.lease_ms));
     export
         .state
@@ -184,6 +185,7 @@ async fn fresh<W: World, H: Handler<W>>(
         return refuse(Errno::EALREADY, "a newer connection came meanwhile");
     }
     exports.insert(request.client, Rc::clone(&export));
+    shard.locks.enter(&export);
     Ok(export)
 }
 

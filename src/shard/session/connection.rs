@@ -6,7 +6,7 @@ use super::slots::Arrived;
 use super::{Handler, OPENS_MAX, REPLY_BYTES_MAX, connect, keeper};
 use crate::base::limits::PAYLOAD_MAX;
 use crate::base::{Errno, Transno};
-use crate::shard::{Incoming, Shard};
+use crate::shard::{Incoming, Shard, locks};
 use crate::wire::head::flags;
 use crate::wire::op::Empty;
 use crate::wire::{
@@ -15,6 +15,7 @@ use crate::wire::{
 use crate::world::race::within;
 use crate::world::stream::{Receiver, Sender, StreamError};
 use crate::world::{Conn, Level, World};
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
@@ -125,6 +126,7 @@ pub async fn serve<W: World, H: Handler<W>>(
             receiver.features = reply.features;
             let own = request::reply_head(&shard, &export);
             sender.push(Frame::connect_reply(xid, &own, Some(&reply)));
+            locks::again(&shard, &export);
             let end = connection.receive(&mut receiver).await;
             connection.finish(&peer, &end).await;
         }
@@ -215,6 +217,9 @@ impl<W: World, H: Handler<W>> Connection<W, H> {
                 head,
                 request,
                 payload,
+                asked: message.locks.asked,
+                granted: RefCell::default(),
+                contended: Cell::new(false),
             };
             if let Err(end) = self.take(incoming).await {
                 return end;
@@ -224,6 +229,7 @@ impl<W: World, H: Handler<W>> Connection<W, H> {
 
     /// One request: done here if it is about the connection, else in a task.
     async fn take(&self, incoming: Incoming) -> Result<(), End> {
+        locks::on_cancel(&self.shard, &self.export, &incoming.asked.cancels);
         if incoming.head.flags & flags::REPLAY != 0 {
             return self.replay(incoming).await;
         }
@@ -296,6 +302,14 @@ impl<W: World, H: Handler<W>> Connection<W, H> {
         let export = &self.export;
         let result = match request {
             Request::Ping(_) | Request::Abandon(_) => Ok(()),
+            Request::Cancel(cancel) => {
+                // Nothing named: nothing is left of before this connection.
+                if cancel.locks.is_empty() {
+                    locks::on_clean(&self.shard, export.client);
+                }
+                locks::on_cancel(&self.shard, export, &cancel.locks);
+                Ok(())
+            }
             Request::Disconnect(_) => {
                 // Durable before it is answered: a box that dies now must not
                 // wait for this client when it starts again.
@@ -303,6 +317,13 @@ impl<W: World, H: Handler<W>> Connection<W, H> {
                 request::reply(&self.shard, export, xid, op, Ok(()));
                 let _ = within(&self.shard.world, REFUSAL, self.sender.flushed()).await;
                 return Err(End::Goodbye);
+            }
+            Request::Claim(claim) => {
+                if !export.state.recovering.get() {
+                    return Err(End::Misuse("locks claimed outside of a recovery"));
+                }
+                locks::on_claim(&self.shard, export, &claim.locks);
+                Ok(())
             }
             Request::DeclareCred(cred) => {
                 export.declare(cred).map_err(End::Misuse)?;
@@ -373,7 +394,7 @@ impl<W: World, H: Handler<W>> Connection<W, H> {
         let client = self.export.client;
         self.shard.sessions.recovery.borrow_mut().on_lost(client);
         if matches!(end, End::Goodbye) {
-            keeper::end(&self.shard, &self.handler, &self.export, "goodbye").await;
+            keeper::end(&self.shard, &self.handler, &self.export, keeper::GOODBYE).await;
         }
     }
 }

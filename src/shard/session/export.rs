@@ -3,6 +3,7 @@
 use super::slots::{Answer, Slots};
 use super::{CREDS_MAX, ClientInfo, GROUPS_MAX, record::ClientRecord};
 use crate::base::{ClientId, Fid, Lsn, Mono, OpenId, Tag, TargetId, Time, Transno, Xid};
+use crate::dlm::Holder;
 use crate::wire::op::DeclareCred;
 use crate::wire::{Features, Frame};
 use std::cell::{Cell, RefCell};
@@ -21,6 +22,8 @@ pub struct Cred {
 /// The shard's state for one connected client.
 pub struct Export {
     pub client: ClientId,
+    /// Whom its locks belong to.
+    pub holder: Holder,
     pub name: String,
     pub target: TargetId,
     pub read_only: bool,
@@ -76,6 +79,7 @@ impl Export {
     pub fn new(client: ClientId, name: String, target: TargetId, read_only: bool) -> Export {
         Export {
             client,
+            holder: Holder(0),
             name,
             target,
             read_only,
@@ -89,6 +93,17 @@ impl Export {
     #[must_use]
     pub fn is_ended(&self) -> bool {
         self.state.ended.get()
+    }
+
+    pub(in crate::shard) fn incarnation(&self) -> u64 {
+        self.state.incarnation
+    }
+    pub(in crate::shard) fn lease(&self) -> Duration {
+        self.state.lease.get()
+    }
+    /// When the client was heard last.
+    pub(in crate::shard) fn heard(&self) -> Mono {
+        self.state.heard.get()
     }
 
     pub(super) fn record(&self, unstable: bool) -> ClientRecord {
@@ -108,7 +123,7 @@ impl Export {
     }
 
     /// Sends to the client, if it is connected.
-    pub(super) fn send(&self, frame: Frame) {
+    pub(in crate::shard) fn send(&self, frame: Frame) {
         if let Some(link) = self.state.link.borrow().as_ref() {
             link.send(frame, 0);
         }
@@ -121,7 +136,7 @@ impl Export {
         }
     }
 
-    pub(super) fn has(&self, feature: u64) -> bool {
+    pub(in crate::shard) fn has(&self, feature: u64) -> bool {
         self.state.features.get().has(feature)
     }
 

@@ -9,8 +9,8 @@ use crate::base::limits::TAGS_MAX;
 use crate::base::{ClientId, Errno, Tag, Transno, Xid};
 use crate::flash::Tx;
 use crate::namespace::key;
-use crate::shard::Shard;
 use crate::shard::counters::Event;
+use crate::shard::{Shard, locks};
 use crate::wire::notice::{Committed, Notice};
 use crate::wire::{Features, Frame};
 use crate::world::race::within;
@@ -73,6 +73,12 @@ pub async fn keep<W: World, H: Handler<W>>(shard: Rc<Shard<W>>, handler: Rc<H>) 
             window = false;
             end_window(&shard).await;
             handler.recovered(&shard).await;
+        }
+        locks::end_ghosts(&shard);
+        for export in shard.locks.overdue(now) {
+            shard.counters.on(Event::ClientEvicted);
+            let why = "it did not give up a lock in time";
+            end(&shard, &handler, &export, why).await;
         }
         let all: Vec<_> = sessions.exports.borrow().values().cloned().collect();
         for export in all {
@@ -141,6 +147,7 @@ pub async fn end<W: World, H: Handler<W>>(
     let sessions = &shard.sessions;
     sessions.recovery.borrow_mut().on_done(export.client);
     sessions.exports.borrow_mut().remove(&export.client);
+    locks::leave(shard, export, why == GOODBYE);
     sessions.changed.notify();
     handler.dropped(shard, export).await;
     // A new export of the same client has a record of its own by now.
@@ -150,6 +157,9 @@ pub async fn end<W: World, H: Handler<W>>(
         shard.world.log(Level::Error, &line);
     }
 }
+
+/// The reason of a client that has let everything go before it went.
+pub const GOODBYE: &str = "goodbye";
 
 /// The client says that it does not come back: nobody waits for it any more,
 /// now or after a restart.
@@ -208,7 +218,9 @@ fn rest<W: World>(shard: &Rc<Shard<W>>, export: &Rc<Export>) {
     let state = &export.state;
     let stable = state.last_unstable.get() <= shard.flash.last_committed();
     let idle = shard.world.now() - state.heard.get() >= ROUND;
+    let has_locks = shard.locks.held(export.holder) > 0;
     let busy = state.noticing.get() || state.recovering.get() || export.info().running > 0;
+    let busy = busy || has_locks;
     if !state.marked_unstable.get() || !stable || !idle || busy {
         return;
     }
@@ -276,9 +288,13 @@ pub async fn stop<W: World>(shard: &Rc<Shard<W>>) -> Result<(), Errno> {
     let mut last = None;
     for export in &exports {
         // One that still replays keeps its mark: what it did not send is unstable.
-        let unstable = export.state.recovering.get() && export.state.marked_unstable.get();
+        // One with locks keeps it, too: it is waited for before others change
+        // what it may still believe.
+        let believes = shard.locks.held(export.holder) > 0;
+        let replays = export.state.recovering.get() && export.state.marked_unstable.get();
+        let unstable = replays || believes;
         let mut record = export.record(unstable);
-        record.clean = !unstable;
+        record.clean = !replays;
         let mut tx = Tx::default();
         tx.put(key::client(export.client), record.to_vec());
         last = Some(shard.apply(tx)?);

@@ -11,9 +11,9 @@ use crate::base::codec::Codec;
 use crate::base::{Errno, Lsn, Slice, Transno, Xid};
 use crate::namespace::key;
 use crate::shard::{Incoming, Outgoing, Shard, dispatch, meta};
-use crate::wire::head::flags;
+use crate::wire::head::{flags, reply_flags};
 use crate::wire::op::OpenFile;
-use crate::wire::{Frame, Reply, ReplyHead, Request};
+use crate::wire::{Frame, Granted, Reply, ReplyHead, Request};
 use crate::world::{Level, World};
 use std::future::Future;
 use std::rc::Rc;
@@ -134,6 +134,7 @@ pub(super) async fn run<W: World, H: Handler<W>>(
         Ok((reply, _)) if outgoing.transno > Transno(0) => Some(Rc::new(Answer {
             transno: outgoing.transno,
             reply: reply.clone(),
+            granted: incoming.granted.borrow().clone(),
         })),
         _ => None,
     };
@@ -141,7 +142,11 @@ pub(super) async fn run<W: World, H: Handler<W>>(
     let mut head = reply_head(&shard, &export);
     head.transno = outgoing.transno;
     head.service_us = shard.sessions.estimate.note(shard.world.now() - began);
-    let frame = framed(&export, xid, op, head, outgoing.result);
+    if incoming.contended.get() {
+        head.flags |= reply_flags::CONTENDED;
+    }
+    let granted = incoming.granted.take();
+    let frame = framed(&export, xid, op, head, outgoing.result, &granted);
     // A resend may have come on a newer connection meanwhile.
     let newest = export.state.link.borrow().clone();
     match newest {
@@ -171,6 +176,7 @@ async fn recorded<W: World>(
     Some(Answer {
         transno: record.transno,
         reply: record.reply,
+        granted: Granted::default(),
     })
 }
 
@@ -183,7 +189,10 @@ async fn execute<W: World, H: Handler<W>>(
 ) -> Outgoing {
     shard.sessions.gate().await;
     let is_replayable = is_replayable(&incoming.request);
-    if is_replayable && let Err(e) = keeper::mark_unstable(shard, export).await {
+    // A client with locks is waited for after a restart, as one with unstable
+    // changes is: others must not change what it still believes.
+    let is_waited_for = is_replayable || !incoming.asked.wants.is_empty();
+    if is_waited_for && let Err(e) = keeper::mark_unstable(shard, export).await {
         return failed(e);
     }
     if export.is_ended() {
@@ -332,6 +341,7 @@ fn again<W: World>(
         op,
         head,
         Ok((answer.reply.clone(), Vec::new())),
+        &answer.granted,
     )
 }
 
@@ -345,7 +355,8 @@ pub(super) fn reply<W: World>(
 ) {
     let head = reply_head(shard, export);
     let result = result.map(|()| (nothing(), Vec::new()));
-    export.send(framed(export, xid, op, head, result));
+    let frame = framed(export, xid, op, head, result, &Granted::default());
+    export.send(frame);
 }
 
 fn framed(
@@ -354,13 +365,16 @@ fn framed(
     op: u16,
     mut head: ReplyHead,
     result: Result<(Reply, Vec<Slice>), Errno>,
+    granted: &Granted,
 ) -> Frame {
     let checksum = checksum(export);
     match result {
-        Ok((reply, payload)) => Frame::reply(xid, op, &head, Some(&reply), payload, checksum),
+        Ok((reply, payload)) => {
+            Frame::granting(xid, op, &head, Some(&reply), granted, payload, checksum)
+        }
         Err(errno) => {
             head.status = errno.0;
-            Frame::reply(xid, op, &head, None, Vec::new(), checksum)
+            Frame::granting(xid, op, &head, None, granted, Vec::new(), checksum)
         }
     }
 }

@@ -3,7 +3,7 @@
 //! resent. Over a restart the reply record on flash takes their place.
 
 use crate::base::{Tag, Transno, Xid};
-use crate::wire::Reply;
+use crate::wire::{Granted, Reply};
 use std::rc::Rc;
 
 /// An answer that can be given again: of an operation that changed something.
@@ -11,6 +11,7 @@ use std::rc::Rc;
 pub struct Answer {
     pub transno: Transno,
     pub reply: Reply,
+    pub granted: Granted,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -111,6 +112,7 @@ mod tests {
         Rc::new(Answer {
             transno: Transno(transno),
             reply: Reply::Done(Empty {}),
+            granted: Granted::default(),
         })
     }
 

@@ -260,6 +260,9 @@ fn incoming(xid: u64, cred: u32, request: Request) -> Incoming {
             abandoned: Xid(0),
             reserved: 0,
         },
+        asked: Default::default(),
+        granted: Default::default(),
+        contended: Default::default(),
         request,
         payload: None,
     }

@@ -1,0 +1,144 @@
+//! How locks end: by a callback, with the lease, with the box, or because
+//! there are too many.
+
+use super::held::{Called, Ending};
+use crate::base::{Bits, Extent};
+use crate::client::ledger::State;
+use crate::client::{CallError, Import};
+use crate::wire::op::{Cancel, Claim};
+use crate::wire::{CallbackHead, Frame, LockCancel, Request};
+use crate::world::{Level, World};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// The box wants a lock back.
+pub fn on_callback<W: World>(import: &Rc<Import<W>>, head: &CallbackHead) {
+    let bits = Bits { set: head.bits };
+    let called = import.cached.held.borrow_mut().on_called(head.lock, bits);
+    match called {
+        Called::Ends(ending) => end(import, ending),
+        Called::Unknown => {
+            let ending = Ending {
+                lock: head.lock,
+                fid: head.fid,
+                bits: Bits::ALL,
+                extent: Extent::ALL,
+            };
+            let import = Rc::clone(import);
+            let world = import.world.clone();
+            world.spawn(async move { cancel(&import, &ending).await });
+        }
+        Called::Pending | Called::Ending => {}
+    }
+}
+
+/// Nothing rests on these bits any more here; those above are told, then the
+/// box. In a task of its own: none waits for another (C3).
+pub(super) fn end<W: World>(import: &Rc<Import<W>>, ending: Ending) {
+    let mut known = import.cached.known.borrow_mut();
+    known.forget(ending.fid, ending.bits);
+    drop(known);
+    let import = Rc::clone(import);
+    let world = import.world.clone();
+    world.spawn(async move {
+        if let Some(above) = import.cached.above() {
+            above
+                .take_back(ending.fid, ending.bits, ending.extent)
+                .await;
+        }
+        cancel(&import, &ending).await;
+        import.cached.held.borrow_mut().on_ended(&ending);
+    });
+}
+
+/// Tells the box, over however many connections it takes.
+async fn cancel<W: World>(import: &Rc<Import<W>>, ending: &Ending) {
+    let locks = vec![LockCancel {
+        lock: ending.lock,
+        bits: ending.bits,
+        in_use: false,
+    }];
+    loop {
+        let state = import.ledger.borrow().state();
+        let sender = import.link.borrow().as_ref().map(|l| l.sender.clone());
+        match (state, sender) {
+            (State::Closed, _) => return,
+            (State::Full, Some(sender)) => {
+                let request = Request::Cancel(Cancel {
+                    locks: locks.clone(),
+                });
+                let (call, frame) = import.ledger.borrow_mut().control(request);
+                sender.push(frame);
+                if !matches!(call.reply().await, Err(CallError::Closed)) {
+                    return;
+                }
+            }
+            _ => import.changed.wait().await,
+        }
+    }
+}
+
+/// Watches the lease: when it is over, nobody above believes anything any more.
+/// Locks and what is known stay, for a box that still has them (L2).
+pub async fn watch<W: World>(import: Rc<Import<W>>) {
+    let cached = &import.cached;
+    while import.ledger.borrow().state() != State::Closed {
+        let left = cached.lease.borrow().left(import.world.now());
+        if !left.is_zero() {
+            cached.lapsed.set(false);
+            import.world.sleep(left).await;
+            continue;
+        }
+        if !cached.lapsed.replace(true) {
+            let line = "the box was not heard for a lease: nothing cached is used until it is";
+            import.world.log(Level::Warn, line);
+            if let Some(above) = cached.above() {
+                above.take_back_all().await;
+            }
+        }
+        import.world.sleep(RECHECK).await;
+    }
+}
+
+/// How often a lease that is over is looked at.
+const RECHECK: Duration = Duration::from_millis(50);
+
+/// The box restarted. What is remembered may lack what it lost; only the right
+/// to store bytes is claimed again, since nobody else has those bytes.
+pub async fn on_restarted<W: World>(import: &Rc<Import<W>>) {
+    let cached = &import.cached;
+    let (ends, kept) = cached.held.borrow_mut().keep_writing();
+    cached.known.borrow_mut().clear();
+    *cached.claims.borrow_mut() = kept;
+    let Some(above) = cached.above() else {
+        return;
+    };
+    let all: Vec<_> = ends
+        .iter()
+        .map(|end| above.take_back(end.fid, end.bits, end.extent))
+        .collect();
+    for end in all {
+        end.await;
+    }
+}
+
+/// The box has thrown the client out: nothing is held.
+pub async fn on_evicted<W: World>(import: &Rc<Import<W>>) {
+    let cached = &import.cached;
+    cached.held.borrow_mut().clear();
+    cached.known.borrow_mut().clear();
+    if let Some(above) = cached.above() {
+        above.take_back_all().await;
+    }
+}
+
+/// The frame that claims what is kept over a restart, before the replay is
+/// said to be over (L13).
+pub fn claim<W: World>(import: &Import<W>) -> Option<Frame> {
+    let locks = import.cached.claims.take();
+    if locks.is_empty() {
+        return None;
+    }
+    let request = Request::Claim(Claim { locks });
+    Some(import.ledger.borrow_mut().control(request).1)
+}

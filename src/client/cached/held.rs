@@ -1,0 +1,313 @@
+//! The locks of a client, pure: which it has, which are on their way to it,
+//! and which are on their way back.
+
+use crate::base::{Bits, Extent, Fid, LockId, Mode};
+use crate::wire::{LockGrant, LockWant};
+use std::collections::BTreeMap;
+
+/// What a callback means for the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Called {
+    /// These bits end: nothing rests on them from now on.
+    Ends(Ending),
+    /// The lock is still on its way: they end as soon as it is here (L1).
+    Pending,
+    /// They are being given up already.
+    Ending,
+    /// There is no such lock: it was never granted, or has ended.
+    Unknown,
+}
+
+/// Bits that are to be taken back from whoever believes them, and cancelled then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    pub lock: LockId,
+    pub fid: Fid,
+    pub bits: Bits,
+    pub extent: Extent,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lock {
+    fid: Fid,
+    mode: Mode,
+    /// Those that something may rest on.
+    bits: Bits,
+    /// Those that are being given up.
+    ending: Bits,
+    extent: Extent,
+}
+
+/// Lock ids that one request has asked for.
+#[derive(Clone, Debug, Default)]
+struct Asked {
+    count: u64,
+    /// Called back before they were granted.
+    called: Vec<(LockId, Bits)>,
+}
+
+#[derive(Debug, Default)]
+pub struct Held {
+    locks: BTreeMap<LockId, Lock>,
+    by_file: BTreeMap<Fid, Vec<LockId>>,
+    /// By the first id.
+    asked: BTreeMap<LockId, Asked>,
+    last: u64,
+}
+
+impl Held {
+    /// `count` ids that were never used, to ask for locks with.
+    pub fn ask(&mut self, count: u64) -> LockId {
+        let first = LockId(self.last + 1);
+        self.last += count;
+        let called = Vec::new();
+        self.asked.insert(first, Asked { count, called });
+        first
+    }
+
+    /// The request that asked is over: what it was not granted will not come.
+    pub fn on_answered(&mut self, wants: &[LockWant]) {
+        for want in wants {
+            self.asked.remove(&want.lock);
+        }
+    }
+
+    /// A lock is here. Bits that were called back meanwhile end at once.
+    pub fn on_grant(&mut self, grant: &LockGrant) -> Option<Ending> {
+        let lock = Lock {
+            fid: grant.fid,
+            mode: grant.mode,
+            bits: grant.bits,
+            ending: Bits::NONE,
+            extent: grant.extent,
+        };
+        if self.locks.insert(grant.lock, lock).is_none() {
+            self.by_file.entry(grant.fid).or_default().push(grant.lock);
+        }
+        let called = self.called_before(grant.lock)?;
+        match self.on_called(grant.lock, called) {
+            Called::Ends(ending) => Some(ending),
+            _ => None,
+        }
+    }
+
+    fn asked_for(&mut self, lock: LockId) -> Option<&mut Asked> {
+        let (first, asked) = self.asked.range_mut(..=lock).next_back()?;
+        (lock.0 - first.0 < asked.count).then_some(asked)
+    }
+
+    fn called_before(&mut self, lock: LockId) -> Option<Bits> {
+        let asked = self.asked_for(lock)?;
+        let found = asked.called.iter().find(|(id, _)| *id == lock);
+        found.map(|(_, bits)| *bits)
+    }
+
+    /// The box wants `bits` of a lock back.
+    pub fn on_called(&mut self, lock: LockId, bits: Bits) -> Called {
+        let Some(found) = self.locks.get_mut(&lock) else {
+            let Some(asked) = self.asked_for(lock) else {
+                return Called::Unknown;
+            };
+            match asked.called.iter_mut().find(|(id, _)| *id == lock) {
+                Some((_, all)) => *all = all.with(bits),
+                None => asked.called.push((lock, bits)),
+            }
+            return Called::Pending;
+        };
+        let ends = found.bits.and(bits);
+        if ends.is_empty() {
+            return Called::Ending;
+        }
+        found.bits = found.bits.without(ends);
+        found.ending = found.ending.with(ends);
+        Called::Ends(Ending {
+            lock,
+            fid: found.fid,
+            bits: ends,
+            extent: found.extent,
+        })
+    }
+
+    /// The box knows that these bits have ended.
+    pub fn on_ended(&mut self, ending: &Ending) {
+        let Some(found) = self.locks.get_mut(&ending.lock) else {
+            return;
+        };
+        found.ending = found.ending.without(ending.bits);
+        if found.bits.is_empty() && found.ending.is_empty() {
+            self.locks.remove(&ending.lock);
+            if let Some(locks) = self.by_file.get_mut(&ending.fid) {
+                locks.retain(|id| *id != ending.lock);
+                if locks.is_empty() {
+                    self.by_file.remove(&ending.fid);
+                }
+            }
+        }
+    }
+
+    /// All locks of a file end, by the client's own will.
+    pub fn give_up(&mut self, fid: Fid) -> Vec<Ending> {
+        let locks = self.by_file.get(&fid).cloned().unwrap_or_default();
+        let ends = locks.into_iter().map(|id| self.on_called(id, Bits::ALL));
+        ends.filter_map(|called| match called {
+            Called::Ends(ending) => Some(ending),
+            _ => None,
+        })
+        .collect()
+    }
+
+    fn of(&self, fid: Fid) -> impl Iterator<Item = &Lock> {
+        let ids = self.by_file.get(&fid).into_iter().flatten();
+        ids.filter_map(|id| self.locks.get(id))
+    }
+
+    /// The bits of a file that something may rest on; DATA if all of it is.
+    #[must_use]
+    pub fn bits(&self, fid: Fid) -> Bits {
+        self.of(fid).fold(Bits::NONE, |all, lock| {
+            let bits = match lock.extent == Extent::ALL {
+                true => lock.bits,
+                false => lock.bits.without(Bits::DATA),
+            };
+            all.with(bits)
+        })
+    }
+
+    /// Does one lock cover these bytes in this mode?
+    #[must_use]
+    pub fn covers_data(&self, fid: Fid, mode: Mode, extent: Extent) -> bool {
+        self.of(fid).any(|lock| {
+            lock.bits.has(Bits::DATA) && lock.mode.covers(mode) && lock.extent.contains(extent)
+        })
+    }
+
+    /// Everything but the right to write bytes ends: the box restarted, and
+    /// what is left is claimed again (L13). Bytes that were stored above, and
+    /// that nobody else has, depend on it.
+    pub fn keep_writing(&mut self) -> (Vec<Ending>, Vec<LockGrant>) {
+        let mut ends = Vec::new();
+        let mut kept = Vec::new();
+        for (id, lock) in std::mem::take(&mut self.locks) {
+            let keeps = lock.mode.is_write() && lock.bits.has(Bits::DATA);
+            let bits = if keeps { Bits::DATA } else { Bits::NONE };
+            let end = lock.bits.without(bits);
+            if !end.is_empty() {
+                ends.push(Ending {
+                    lock: id,
+                    fid: lock.fid,
+                    bits: end,
+                    extent: lock.extent,
+                });
+            }
+            if keeps {
+                kept.push(LockGrant {
+                    lock: id,
+                    fid: lock.fid,
+                    mode: lock.mode,
+                    bits,
+                    extent: lock.extent,
+                });
+            }
+        }
+        self.by_file.clear();
+        for grant in &kept {
+            self.on_grant(grant);
+        }
+        (ends, kept)
+    }
+
+    /// Nothing is held any more.
+    pub fn clear(&mut self) {
+        self.locks.clear();
+        self.by_file.clear();
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.locks.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(lock: LockId, n: u32, bits: Bits) -> LockGrant {
+        LockGrant {
+            lock,
+            fid: Fid::new(1, n),
+            mode: Mode::Pr,
+            bits,
+            extent: Extent::ALL,
+        }
+    }
+
+    /// L1: a callback that overtakes its grant is kept for it.
+    #[test]
+    fn a_callback_for_a_grant_in_flight_finds_it_l1() {
+        let mut held = Held::default();
+        let first = held.ask(3);
+        let second = LockId(first.0 + 1);
+        assert_eq!(held.on_called(second, Bits::UPDATE), Called::Pending);
+        let all = Bits::LOOKUP.with(Bits::ATTRS);
+        assert_eq!(held.on_grant(&grant(first, 1, all)), None);
+        let ending = held.on_grant(&grant(second, 2, all)).expect("called");
+        assert_eq!((ending.lock, ending.bits), (second, Bits::UPDATE));
+        assert_eq!(held.bits(Fid::new(1, 2)), Bits::LOOKUP.with(Bits::PERM));
+        assert_eq!(held.bits(Fid::new(1, 1)), all);
+    }
+
+    #[test]
+    fn a_lock_ends_bit_by_bit_and_each_once() {
+        let mut held = Held::default();
+        let lock = held.ask(1);
+        held.on_grant(&grant(lock, 1, Bits::ATTRS));
+        let Called::Ends(one) = held.on_called(lock, Bits::UPDATE) else {
+            panic!("it is held");
+        };
+        assert_eq!(held.on_called(lock, Bits::UPDATE), Called::Ending);
+        let Called::Ends(two) = held.on_called(lock, Bits::ALL) else {
+            panic!("PERM is held");
+        };
+        assert_eq!(two.bits, Bits::PERM);
+        held.on_ended(&two);
+        assert_eq!(held.len(), 1, "UPDATE is still being given up");
+        held.on_ended(&one);
+        assert_eq!(held.len(), 0);
+        assert!(held.by_file.is_empty());
+    }
+
+    #[test]
+    fn a_callback_for_nothing_is_told_so() {
+        let mut held = Held::default();
+        let lock = held.ask(1);
+        let want = LockWant {
+            lock,
+            of: crate::wire::locks::Of::Object,
+            mode: Mode::Pr,
+            bits: Bits::NONE,
+            try_bits: Bits::ATTRS,
+            extent: Extent::ALL,
+        };
+        held.on_answered(&[want]);
+        assert_eq!(held.on_called(lock, Bits::ALL), Called::Unknown);
+        assert_eq!(held.on_called(LockId(999), Bits::ALL), Called::Unknown);
+    }
+
+    /// L13, L10: only what bytes stored above depend on outlives a restart.
+    #[test]
+    fn the_right_to_write_is_kept_over_a_restart_l13() {
+        let mut held = Held::default();
+        let (a, b) = (held.ask(1), held.ask(1));
+        held.on_grant(&grant(a, 1, Bits::ATTRS));
+        held.on_grant(&LockGrant {
+            mode: Mode::Pw,
+            ..grant(b, 1, Bits::DATA)
+        });
+        let (ends, kept) = held.keep_writing();
+        assert_eq!(ends.len(), 1);
+        assert_eq!((kept[0].lock, kept.len()), (b, 1));
+        assert!(held.covers_data(Fid::new(1, 1), Mode::Pr, Extent::ALL));
+        assert_eq!(held.bits(Fid::new(1, 1)), Bits::DATA);
+    }
+}

@@ -1,0 +1,315 @@
+//! What a client remembers of names and attributes, pure. It says nothing of
+//! whether it may be believed: that is `held`'s.
+//!
+//! A client's own changes are not called back. An answer about names is taken in
+//! only if nothing that the client itself did in the directory could be missing
+//! in it: every own change takes a number when it begins and another when it
+//! ends, and an answer counts only if it was asked for after the last of the
+//! directory's. Attributes have versions, and never go back.
+
+use crate::base::{Attr, Bits, Fid, Name};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Names of one directory that are remembered as absent.
+const ABSENT_MAX: usize = 4096;
+
+/// Own changes that are remembered one by one; older answers than the oldest
+/// of these are not taken in at all.
+const DISTURBED_MAX: usize = 4096;
+
+#[derive(Debug, Default)]
+struct Node {
+    attr: Option<Attr>,
+    /// Names that lead here.
+    names: Vec<(Fid, Name)>,
+    /// Of a directory: names that are not there.
+    absent: BTreeSet<Name>,
+    /// Asked for since reclaim last came by.
+    used: bool,
+}
+
+/// What the client itself did to a file.
+#[derive(Clone, Copy, Debug, Default)]
+struct Own {
+    /// Number of the last change of its names, for a directory.
+    change: u64,
+    /// The version that its last change left.
+    version: u64,
+}
+
+/// When an answer was asked for, in numbers of own changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Asked(u64);
+
+#[derive(Debug, Default)]
+pub struct Known {
+    nodes: BTreeMap<Fid, Node>,
+    names: BTreeMap<(Fid, Name), Fid>,
+    /// Files in the order in which reclaim comes by.
+    queue: VecDeque<Fid>,
+    /// The last own change of each file.
+    disturbed: BTreeMap<Fid, Own>,
+    changes: u64,
+    /// Answers asked for before this number may lack anything.
+    floor: u64,
+}
+
+impl Known {
+    /// A question is asked now.
+    #[must_use]
+    pub fn ask(&self) -> Asked {
+        Asked(self.changes)
+    }
+
+    fn own(&mut self, fid: Fid) -> &mut Own {
+        self.changes += 1;
+        if self.disturbed.len() >= DISTURBED_MAX {
+            self.disturbed.clear();
+            self.floor = self.changes;
+        }
+        self.disturbed.entry(fid).or_default()
+    }
+
+    /// The client begins, or has ended, a change of names in `dir`.
+    pub fn disturb(&mut self, dir: Fid) {
+        let change = self.changes + 1;
+        self.own(dir).change = change;
+    }
+
+    /// The client's own change left the file like this.
+    pub fn on_own(&mut self, fid: Fid, attr: &Attr) {
+        let own = self.own(fid);
+        own.version = own.version.max(attr.version);
+    }
+
+    fn is_fresh(&self, dir: Fid, asked: Asked) -> bool {
+        let own = self.disturbed.get(&dir).copied().unwrap_or_default();
+        asked.0 >= own.change && asked.0 >= self.floor
+    }
+
+    fn node(&mut self, fid: Fid) -> &mut Node {
+        let queue = &mut self.queue;
+        self.nodes.entry(fid).or_insert_with(|| {
+            queue.push_back(fid);
+            Node::default()
+        })
+    }
+
+    /// An answer showed the attributes of `fid`.
+    pub fn on_attr(&mut self, fid: Fid, attr: &Attr, asked: Asked) {
+        let own = self.disturbed.get(&fid).copied().unwrap_or_default();
+        if attr.version < own.version || asked.0 < self.floor {
+            return;
+        }
+        let node = self.node(fid);
+        let is_newer = |old: &Attr| attr.version >= old.version;
+        if node.attr.as_ref().is_none_or(is_newer) {
+            node.attr = Some(attr.clone());
+        }
+    }
+
+    /// An answer showed that `name` leads to `fid`.
+    pub fn on_name(&mut self, dir: Fid, name: &Name, fid: Fid, asked: Asked) {
+        if !self.is_fresh(dir, asked) {
+            return;
+        }
+        self.forget_name(dir, name);
+        self.node(fid).names.push((dir, name.clone()));
+        self.names.insert((dir, name.clone()), fid);
+    }
+
+    /// An answer showed that there is no `name`.
+    pub fn on_absent(&mut self, dir: Fid, name: &Name, asked: Asked) {
+        if !self.is_fresh(dir, asked) {
+            return;
+        }
+        self.forget_name(dir, name);
+        let absent = &mut self.node(dir).absent;
+        if absent.len() >= ABSENT_MAX {
+            absent.clear();
+        }
+        absent.insert(name.clone());
+    }
+
+    /// Nothing is remembered of this name any more.
+    pub fn forget_name(&mut self, dir: Fid, name: &Name) {
+        if let Some(fid) = self.names.remove(&(dir, name.clone()))
+            && let Some(node) = self.nodes.get_mut(&fid)
+        {
+            node.names.retain(|(d, n)| (*d, n) != (dir, name));
+        }
+        if let Some(node) = self.nodes.get_mut(&dir) {
+            node.absent.remove(name);
+        }
+    }
+
+    /// What rested on these bits of `fid` is forgotten.
+    pub fn forget(&mut self, fid: Fid, bits: Bits) {
+        let Some(node) = self.nodes.get_mut(&fid) else {
+            return;
+        };
+        if !bits.and(Bits::ATTRS).is_empty() {
+            node.attr = None;
+        }
+        if bits.has(Bits::UPDATE) {
+            node.absent.clear();
+        }
+        if bits.has(Bits::LOOKUP) {
+            for key in std::mem::take(&mut node.names) {
+                self.names.remove(&key);
+            }
+        }
+        if node.attr.is_none() && node.names.is_empty() && node.absent.is_empty() {
+            self.nodes.remove(&fid);
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.nodes.clear();
+        self.names.clear();
+        self.queue.clear();
+        self.changes += 1;
+        self.floor = self.changes;
+    }
+
+    #[must_use]
+    pub fn attr(&mut self, fid: Fid) -> Option<&Attr> {
+        let node = self.nodes.get_mut(&fid)?;
+        node.used = true;
+        node.attr.as_ref()
+    }
+
+    #[must_use]
+    pub fn name(&self, dir: Fid, name: &Name) -> Option<Fid> {
+        self.names.get(&(dir, name.clone())).copied()
+    }
+
+    #[must_use]
+    pub fn is_absent(&mut self, dir: Fid, name: &Name) -> bool {
+        let Some(node) = self.nodes.get_mut(&dir) else {
+            return false;
+        };
+        node.used = true;
+        node.absent.contains(name)
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// A file that has not been asked for lately, to be forgotten; what has
+    /// been gets another turn.
+    pub fn idle(&mut self) -> Option<Fid> {
+        for _ in 0..self.queue.len() {
+            let fid = self.queue.pop_front()?;
+            let Some(node) = self.nodes.get_mut(&fid) else {
+                continue;
+            };
+            self.queue.push_back(fid);
+            if !std::mem::replace(&mut node.used, false) {
+                return Some(fid);
+            }
+        }
+        self.queue.front().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{FileKind, Time};
+
+    fn attr(version: u64) -> Attr {
+        Attr {
+            kind: FileKind::Regular,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            nlink: 1,
+            rdev: 0,
+            ino: 5,
+            size: version,
+            blocks: 0,
+            atime: Time::default(),
+            mtime: Time::default(),
+            ctime: Time::default(),
+            btime: Time::default(),
+            version,
+        }
+    }
+
+    fn name(s: &str) -> Name {
+        Name::new(s.as_bytes()).expect("a name")
+    }
+
+    const DIR: Fid = Fid {
+        seq: 1,
+        oid: 1,
+        ver: 0,
+    };
+    const FILE: Fid = Fid {
+        seq: 1,
+        oid: 2,
+        ver: 0,
+    };
+
+    #[test]
+    fn an_answer_from_before_an_own_change_is_not_taken_in() {
+        let mut known = Known::default();
+        let early = known.ask();
+        known.disturb(DIR);
+        let during = known.ask();
+        known.disturb(DIR);
+        for asked in [early, during] {
+            known.on_absent(DIR, &name("a"), asked);
+            known.on_name(DIR, &name("b"), FILE, asked);
+            assert!(!known.is_absent(DIR, &name("a")));
+            assert_eq!(known.name(DIR, &name("b")), None);
+        }
+        let late = known.ask();
+        known.on_absent(DIR, &name("a"), late);
+        assert!(known.is_absent(DIR, &name("a")));
+    }
+
+    #[test]
+    fn older_attributes_do_not_replace_newer_ones() {
+        let mut known = Known::default();
+        let asked = known.ask();
+        known.on_attr(FILE, &attr(7), asked);
+        known.on_attr(FILE, &attr(6), asked);
+        assert_eq!(known.attr(FILE).map(|a| a.version), Some(7));
+        // Nor if only the client's own change knows of the newer ones.
+        known.forget(FILE, Bits::ALL);
+        known.on_own(FILE, &attr(9));
+        known.on_attr(FILE, &attr(8), asked);
+        assert!(known.attr(FILE).is_none());
+    }
+
+    #[test]
+    fn each_bit_takes_what_rests_on_it() {
+        let mut known = Known::default();
+        let asked = known.ask();
+        known.on_attr(FILE, &attr(1), asked);
+        known.on_name(DIR, &name("f"), FILE, asked);
+        known.on_absent(DIR, &name("g"), asked);
+        known.forget(FILE, Bits::PERM);
+        assert!(known.attr(FILE).is_none());
+        assert_eq!(known.name(DIR, &name("f")), Some(FILE));
+        known.forget(FILE, Bits::LOOKUP);
+        assert_eq!(known.name(DIR, &name("f")), None);
+        known.forget(DIR, Bits::UPDATE);
+        assert!(!known.is_absent(DIR, &name("g")));
+        assert_eq!(known.len(), 0);
+    }
+
+    #[test]
+    fn reclaim_spares_what_is_asked_for() {
+        let mut known = Known::default();
+        let asked = known.ask();
+        known.on_attr(DIR, &attr(1), asked);
+        known.on_attr(FILE, &attr(1), asked);
+        let _ = known.attr(DIR);
+        assert_eq!(known.idle(), Some(FILE));
+    }
+}

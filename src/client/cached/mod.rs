@@ -1,0 +1,350 @@
+//! What a client keeps under its locks: names, attributes, and whatever those
+//! above it keep (the kernel's pages and entries).
+//!
+//! ```text
+//! call ─► known, and held? ─► answered here
+//!   │ no
+//!   └─► asks, with the locks it would like ─► answer ─► grants ─► held ┐
+//!                                                  └──► known          │
+//! callback ─► held ends ─► known forgets ─► above takes back ─► cancel ┘
+//! ```
+//! `held`, `known` and `lease` are the pure parts; `ends` is how a lock ends.
+//!
+//! Architecture invariant: nothing is remembered or believed here, or above,
+//! but under a lock that has not begun to end and within the lease (L2).
+
+mod ends;
+mod held;
+mod known;
+mod lease;
+mod wants;
+
+pub use ends::{claim, on_callback, on_evicted, on_restarted, watch};
+
+use super::call::{CallError, Context, Outcome, Pending};
+use super::{Above, Import, Terms};
+use crate::base::codec::Bytes;
+use crate::base::{Attr, Bits, Errno, Fid, LockId, Mono, Name, Xid};
+use crate::wire::op::{Entry, Named};
+use crate::wire::{Asked, Granted, Reply, Request};
+use crate::world::World;
+use held::Held;
+use known::Known;
+use lease::Lease;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Longest time that those above may believe something without asking: asking
+/// costs no round trip, and the shorter it is, the sooner a callback that cannot
+/// reach them is answered (C1, C2).
+const TERM_MAX: Duration = Duration::from_secs(5);
+
+/// Files that are remembered; each has a lock, at the box, too.
+const FILES_MAX: usize = 1 << 17;
+
+/// Files given up at a time when there are more.
+const RECLAIMED: usize = 64;
+
+/// The state of one client's caches.
+#[derive(Default)]
+pub struct Cached {
+    held: RefCell<Held>,
+    known: RefCell<Known>,
+    lease: RefCell<Lease>,
+    above: RefCell<Option<Rc<dyn Above>>>,
+    /// The lease is over, and nobody above believes anything.
+    lapsed: Cell<bool>,
+    /// Calls answered without the box.
+    hits: Cell<u64>,
+    /// Locks to be claimed again before the replay is over.
+    claims: RefCell<Vec<crate::wire::LockGrant>>,
+}
+
+/// When a request was asked for, for `Known`.
+pub use known::Asked as Since;
+
+impl Cached {
+    pub fn set_above(&self, above: Rc<dyn Above>) {
+        *self.above.borrow_mut() = Some(above);
+    }
+
+    fn above(&self) -> Option<Rc<dyn Above>> {
+        self.above.borrow().clone()
+    }
+
+    #[must_use]
+    pub fn hits(&self) -> u64 {
+        self.hits.get()
+    }
+
+    /// Locks that are held.
+    #[must_use]
+    pub fn locks(&self) -> usize {
+        self.held.borrow().len()
+    }
+
+    #[must_use]
+    pub fn since(&self) -> Since {
+        self.known.borrow().ask()
+    }
+
+    pub fn on_connected(&self, lease: Duration, sent: Mono) {
+        self.lease.borrow_mut().on_connected(lease, sent);
+    }
+
+    pub fn on_send(&self, last: Xid, now: Mono) {
+        self.lease.borrow_mut().on_send(last, now);
+    }
+
+    pub fn on_heard(&self, xid: Xid) {
+        self.lease.borrow_mut().on_answer(xid);
+    }
+
+    /// What may be believed of `fid` from now on.
+    #[must_use]
+    pub fn terms(&self, fid: Fid, now: Mono) -> Terms {
+        let left = self.lease.borrow().left(now);
+        if left.is_zero() || self.lapsed.get() {
+            return Terms::default();
+        }
+        let term = left.min(TERM_MAX);
+        let bits = self.held.borrow().bits(fid);
+        let under = |all: Bits| if bits.has(all) { term } else { Duration::ZERO };
+        Terms {
+            name: under(Bits::LOOKUP),
+            attr: under(Bits::ATTRS),
+            entries: under(Bits::UPDATE),
+            pages: bits.has(Bits::DATA),
+        }
+    }
+
+    /// The attributes of `fid` as they are under the locks that are held. What
+    /// an older answer said of them may be out of date when a newer one brought
+    /// the locks.
+    #[must_use]
+    pub fn attr(&self, fid: Fid) -> Option<Attr> {
+        attr(self, fid)
+    }
+
+    /// Is it known, under a lock, that `name` leads to this file, or (`None`)
+    /// that it is not there?
+    #[must_use]
+    pub fn is_known(&self, dir: Fid, name: &Name, fid: Option<Fid>) -> bool {
+        let mut known = self.known.borrow_mut();
+        match fid {
+            Some(_) => known.name(dir, name) == fid,
+            None => known.is_absent(dir, name),
+        }
+    }
+
+    fn is_within_lease(&self, now: Mono) -> bool {
+        !self.lapsed.get() && !self.lease.borrow().left(now).is_zero()
+    }
+}
+
+/// Answers a call from memory, if it can.
+pub fn answer<W: World>(
+    import: &Import<W>,
+    context: &Context,
+    request: &Request,
+) -> Option<Outcome> {
+    let cached = &import.cached;
+    let is_allowed = import.options.callers_checked || context.cred.uid == 0;
+    if !import.options.locks || !is_allowed || !cached.is_within_lease(import.world.now()) {
+        return None;
+    }
+    let outcome = match request {
+        Request::Lookup(op) => lookup(cached, op)?,
+        Request::Getattr(op) => Ok(entry(op.fid, attr(cached, op.fid)?)),
+        _ => return None,
+    };
+    cached.hits.set(cached.hits.get() + 1);
+    Some(outcome.map(|reply| (reply, None)))
+}
+
+fn lookup(cached: &Cached, op: &Named) -> Option<Result<Reply, CallError>> {
+    let mut known = cached.known.borrow_mut();
+    let held = cached.held.borrow();
+    if known.is_absent(op.parent, &op.name) && held.bits(op.parent).has(Bits::UPDATE) {
+        return Some(Err(CallError::Failed(Errno::ENOENT)));
+    }
+    let fid = known.name(op.parent, &op.name)?;
+    if !held.bits(fid).has(Bits::LOOKUP.with(Bits::ATTRS)) {
+        return None;
+    }
+    Some(Ok(entry(fid, known.attr(fid)?.clone())))
+}
+
+fn attr(cached: &Cached, fid: Fid) -> Option<Attr> {
+    if !cached.held.borrow().bits(fid).has(Bits::ATTRS) {
+        return None;
+    }
+    cached.known.borrow_mut().attr(fid).cloned()
+}
+
+fn entry(fid: Fid, attr: Attr) -> Reply {
+    Reply::Entry(Entry {
+        fid,
+        attr,
+        created: false,
+        layout: Bytes::default(),
+        lock: LockId(0),
+        lock_mode: 0,
+        lock_bits: 0,
+    })
+}
+
+/// The locks to ask for with a request.
+pub fn wants<W: World>(import: &Import<W>, context: &Context, request: &Request) -> Asked {
+    if !import.options.locks {
+        return Asked::default();
+    }
+    let mut held = import.cached.held.borrow_mut();
+    wants::of(&mut held, context, request)
+}
+
+/// A call is on its way: names that it changes are forgotten.
+pub fn on_begin<W: World>(import: &Import<W>, request: &Request) {
+    if import.options.locks {
+        on_names(&mut import.cached.known.borrow_mut(), request, false);
+    }
+}
+
+/// The client changes names, or has. One that it made is known by then.
+fn on_names(known: &mut Known, request: &Request, has_made: bool) {
+    let mut change = |dir: Fid, name: &Name| {
+        known.forget_name(dir, name);
+        known.disturb(dir);
+    };
+    match request {
+        Request::Create(op) if has_made => known.disturb(op.parent),
+        Request::Link(op) if has_made => known.disturb(op.parent),
+        Request::Create(op) => {
+            if let Some(name) = &op.name {
+                change(op.parent, name);
+            }
+        }
+        Request::Link(op) => change(op.parent, &op.name),
+        Request::Unlink(op) => change(op.parent, &op.name),
+        Request::Rename(op) => {
+            change(op.from, &op.from_name);
+            change(op.to, &op.to_name);
+        }
+        _ => {}
+    }
+}
+
+/// An answer has come, before its caller is told.
+pub fn on_answer<W: World>(
+    import: &Rc<Import<W>>,
+    pending: &Pending,
+    outcome: &Outcome,
+    granted: &Granted,
+) {
+    if !import.options.locks {
+        return;
+    }
+    let cached = &import.cached;
+    let endings: Vec<_> = {
+        let mut held = cached.held.borrow_mut();
+        let endings = granted.grants.iter().filter_map(|g| held.on_grant(g));
+        let endings = endings.collect();
+        held.on_answered(&pending.asked.wants);
+        endings
+    };
+    let request = pending.request.borrow();
+    for shown in &granted.shown {
+        cached.known.borrow_mut().on_own(shown.fid, &shown.attr);
+        learn_attr(cached, shown.fid, &shown.attr, pending.since);
+    }
+    learn(cached, &request, outcome, pending.since);
+    on_names(&mut cached.known.borrow_mut(), &request, outcome.is_ok());
+    for ending in endings {
+        ends::end(import, ending);
+    }
+    reclaim(import);
+}
+
+/// Takes in what an answer shows, as far as locks cover it now.
+fn learn(cached: &Cached, request: &Request, outcome: &Outcome, since: Since) {
+    match (request, outcome) {
+        (Request::Lookup(op), Ok((Reply::Entry(entry), _))) => {
+            learn_attr(cached, entry.fid, &entry.attr, since);
+            learn_name(cached, (op.parent, &op.name), entry.fid, since);
+        }
+        (Request::Lookup(op), Err(CallError::Failed(Errno::ENOENT))) => {
+            let is_covered = cached.held.borrow().bits(op.parent).has(Bits::UPDATE);
+            if is_covered {
+                let mut known = cached.known.borrow_mut();
+                known.on_absent(op.parent, &op.name, since);
+            }
+        }
+        (Request::Write(op), Ok((Reply::Written(done), _))) => {
+            cached.known.borrow_mut().on_own(op.fid, &done.attr);
+            learn_attr(cached, op.fid, &done.attr, since);
+        }
+        (Request::CopyRange(op), Ok((Reply::Written(done), _))) => {
+            cached.known.borrow_mut().on_own(op.to, &done.attr);
+            learn_attr(cached, op.to, &done.attr, since);
+        }
+        (Request::Readdir(op), Ok((Reply::Listing(listing), _))) => {
+            for found in &listing.entries {
+                if let Some(attr) = &found.attr {
+                    learn_attr(cached, found.fid, attr, since);
+                    learn_name(cached, (op.fid, &found.name), found.fid, since);
+                }
+            }
+        }
+        (request, Ok((Reply::Entry(entry), _))) => {
+            if !matches!(request, Request::Getattr(_) | Request::Open(_)) {
+                cached.known.borrow_mut().on_own(entry.fid, &entry.attr);
+            }
+            learn_attr(cached, entry.fid, &entry.attr, since);
+            match request {
+                Request::Create(op) => {
+                    if let Some(name) = &op.name {
+                        learn_name(cached, (op.parent, name), entry.fid, since);
+                    }
+                }
+                Request::Link(op) => {
+                    learn_name(cached, (op.parent, &op.name), entry.fid, since);
+                }
+                _ => {}
+            }
+        }
+        _ => {}
+    }
+}
+
+fn learn_attr(cached: &Cached, fid: Fid, attr: &Attr, since: Since) {
+    if cached.held.borrow().bits(fid).has(Bits::ATTRS) {
+        cached.known.borrow_mut().on_attr(fid, attr, since);
+    }
+}
+
+fn learn_name(cached: &Cached, (dir, name): (Fid, &Name), fid: Fid, since: Since) {
+    if cached.held.borrow().bits(fid).has(Bits::LOOKUP) {
+        let mut known = cached.known.borrow_mut();
+        known.on_name(dir, name, fid, since);
+    }
+}
+
+/// Gives up what has not been asked for lately, if there is too much.
+fn reclaim<W: World>(import: &Rc<Import<W>>) {
+    let cached = &import.cached;
+    let is_full = || cached.known.borrow().len() > FILES_MAX || cached.locks() > 2 * FILES_MAX;
+    if !is_full() {
+        return;
+    }
+    for _ in 0..RECLAIMED {
+        let Some(fid) = cached.known.borrow_mut().idle() else {
+            return;
+        };
+        let endings = cached.held.borrow_mut().give_up(fid);
+        cached.known.borrow_mut().forget(fid, Bits::ALL);
+        for ending in endings {
+            ends::end(import, ending);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The shard's lock table, alive: operations take their locks from it, clients
+//! are granted theirs with their answers, and callbacks go out on the clients'
+//! connections.
+//!
+//! ```text
+//! decision ─ touches ─► in somebody's way? ─ no ─► applied ─► grants in the answer
+//!                            │ yes
+//!                            ▼
+//!               claims, in one order (N6) ─► callbacks ─► cancels ─► decided again
+//! ```
+//! An operation that meets no lock of another client takes none itself: it
+//! decides and applies at one instant, and checks at that instant. Only one
+//! that has to wait puts claims into the table, which keep its turn, and lets
+//! them go when it has been applied. An operation acts for its client, and its
+//! client's own locks are never in its way (the client keeps its own caches
+//! true); one that waits for nobody else hence never waits.
+//!
+//! Architecture invariant: there is no second path. Whatever changes what a
+//! client may be shown goes through [`Locks::in_the_way`] first.
+
+mod callbacks;
+mod claims;
+mod ghosts;
+mod touch;
+
+pub use callbacks::{again, on_cancel, on_claim, pump};
+pub use claims::Claims;
+pub use ghosts::{end_ghosts, leave, on_clean};
+pub use touch::{Touch, merged, of_change, of_edit};
+
+use super::session::Export;
+use super::{Incoming, Shard};
+use crate::base::{Bits, Errno, Extent, Fid, LockId, Mode, Mono};
+use crate::dlm::{Holder, Limits, Outcome, Table, Want};
+use crate::wire::locks::Of;
+use crate::wire::{LockGrant, LockWant};
+use crate::world::World;
+use crate::world::sync::Promise;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Bounds of the table: some 150 bytes a lock, so 300 MiB when full.
+const LIMITS: Limits = Limits {
+    locks_max: 2_000_000,
+    locks_soft: 1_500_000,
+    holder_max: 500_000,
+};
+
+/// Lock ids with this bit are the shard's own.
+pub const OWN: u64 = 1 << 63;
+
+/// The lock table and who waits for it.
+pub struct Locks {
+    table: RefCell<Table>,
+    /// Claims that are not granted yet: `false` if they never will be.
+    waits: RefCell<BTreeMap<(Holder, LockId), Promise<bool>>>,
+    /// Whom callbacks go to.
+    exports: RefCell<BTreeMap<Holder, Rc<Export>>>,
+    /// Holders that are gone, whose clients may not know it yet (L2).
+    ghosts: RefCell<Vec<ghosts::Ghost>>,
+    next_holder: Cell<u64>,
+    next_own: Cell<u64>,
+    next_xid: Cell<u64>,
+}
+
+impl Default for Locks {
+    fn default() -> Locks {
+        Locks {
+            table: RefCell::new(Table::new(LIMITS)),
+            waits: RefCell::default(),
+            exports: RefCell::default(),
+            ghosts: RefCell::default(),
+            next_holder: Cell::new(1),
+            next_own: Cell::new(OWN),
+            next_xid: Cell::new(1),
+        }
+    }
+}
+
+impl Locks {
+    /// Before the first client: how long one may take to answer a callback.
+    pub fn configure(&self, answer: Duration) {
+        *self.table.borrow_mut() = Table::with_time(LIMITS, answer);
+    }
+
+    /// A number for a new export.
+    pub fn join(&self) -> Holder {
+        let holder = Holder(self.next_holder.get());
+        self.next_holder.set(holder.0 + 1);
+        holder
+    }
+
+    /// Locks that the holder has, for its record on flash: a client with locks
+    /// is waited for after a restart.
+    #[must_use]
+    pub fn held(&self, holder: Holder) -> usize {
+        self.table.borrow().count(holder)
+    }
+
+    fn next_own(&self) -> LockId {
+        let id = self.next_own.get();
+        self.next_own.set((id + 1) | OWN);
+        LockId(id)
+    }
+
+    /// Would an operation for `holder` that touches this have to wait?
+    #[must_use]
+    pub fn in_the_way(&self, holder: Holder, touch: &Touch) -> bool {
+        let table = self.table.borrow();
+        table.conflicts(holder, touch.fid, touch.mode, touch.bits, touch.extent)
+    }
+
+    /// Does anybody but `holder` have, or wait for, anything of this file?
+    #[must_use]
+    pub fn is_shared(&self, holder: Holder, fid: Fid) -> bool {
+        let table = self.table.borrow();
+        table.conflicts(holder, fid, Mode::Ex, Bits::ALL, Extent::ALL)
+    }
+}
+
+/// Grants what the request wants on `fid`, which the decision that calls this
+/// has just shown: nothing may stand between the two. Needed bits are granted
+/// because the operation has claimed them; welcome ones if nobody is in the way.
+pub fn grant<W: World>(shard: &Shard<W>, export: &Export, incoming: &Incoming, of: Of, fid: Fid) {
+    for want in incoming.asked.wants.iter().filter(|want| want.of == of) {
+        grant_one(shard, export, incoming, want, want.lock, fid);
+    }
+}
+
+/// Grants a welcome lock on the `nth` file that a listing shows.
+pub fn grant_entry<W: World>(
+    shard: &Shard<W>,
+    export: &Export,
+    incoming: &Incoming,
+    nth: usize,
+    fid: Fid,
+) {
+    let entries = |want: &&LockWant| want.of == Of::Entries;
+    if let Some(want) = incoming.asked.wants.iter().find(entries) {
+        let lock = LockId(want.lock.0.saturating_add(nth as u64));
+        grant_one(shard, export, incoming, want, lock, fid);
+    }
+}
+
+fn grant_one<W: World>(
+    shard: &Shard<W>,
+    export: &Export,
+    incoming: &Incoming,
+    want: &LockWant,
+    lock: LockId,
+    fid: Fid,
+) {
+    if export.is_ended() || !is_allowed(want) {
+        return;
+    }
+    let locks = &shard.locks;
+    let outcome = locks.table.borrow_mut().enqueue(
+        shard.world.now(),
+        export.holder,
+        &Want {
+            lock,
+            fid,
+            mode: want.mode,
+            bits: want.bits,
+            try_bits: want.try_bits,
+            extent: want.extent,
+            group: 0,
+            expand: true,
+            wait: false,
+            discretionary: want.bits.is_empty(),
+            // What is needed was claimed, before those who wait by now.
+            ahead: !want.bits.is_empty(),
+        },
+    );
+    let granted = match outcome {
+        Outcome::Granted(grant) => Some((grant.mode, grant.bits, grant.extent)),
+        Outcome::Nothing { contended } => {
+            incoming
+                .contended
+                .set(incoming.contended.get() || contended);
+            None
+        }
+        // The request is run again because its answer was lost: it has the lock.
+        Outcome::Refused(_) => {
+            let found = locks.table.borrow().lock(export.holder, lock);
+            let found = found.filter(|grant| grant.fid == fid);
+            found.map(|grant| (grant.mode, grant.bits, grant.extent))
+        }
+        Outcome::Queued => None,
+    };
+    if let Some((mode, bits, extent)) = granted {
+        incoming.granted.borrow_mut().grants.push(LockGrant {
+            lock,
+            fid,
+            mode,
+            bits,
+            extent,
+        });
+    }
+    pump(shard);
+}
+
+/// What clients may have: to read anything, and to write bytes.
+fn is_allowed(want: &LockWant) -> bool {
+    match want.mode {
+        Mode::Pr => true,
+        Mode::Pw => Bits::DATA.has(want.bits.with(want.try_bits)),
+        _ => false,
+    }
+}
+
+/// What the request needs to hold of `fid` when it is answered.
+pub fn needed(incoming: &Incoming, of: Of, fid: Fid) -> Option<Touch> {
+    let is_needed = |want: &&LockWant| want.of == of && !want.bits.is_empty() && is_allowed(want);
+    let want = incoming.asked.wants.iter().find(is_needed)?;
+    Some(Touch {
+        fid,
+        mode: want.mode,
+        bits: want.bits,
+        extent: want.extent,
+    })
+}
+
+/// Locks wait for their clients so much longer than the clients' leases: the
+/// two clocks may run at rates that differ.
+fn margin(lease: Duration) -> Duration {
+    lease / 20 + Duration::from_millis(50)
+}
+
+/// Evicted, or the shard stops.
+const GONE: Errno = Errno::ENOTCONN;
+
+impl Locks {
+    /// Exports that have not answered a callback in time.
+    #[must_use]
+    pub fn overdue(&self, now: Mono) -> Vec<Rc<Export>> {
+        let holders = self.table.borrow().overdue(now);
+        let exports = self.exports.borrow();
+        let known = holders.iter().filter_map(|h| exports.get(h).cloned());
+        known.collect()
+    }
+}

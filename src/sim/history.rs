@@ -1,0 +1,169 @@
+//! Histories of several clients on shared objects, and whether they are
+//! linearizable: whether each operation could have happened at one instant
+//! between its call and its return, with everybody agreeing on the order.
+//!
+//! An object is one number: a name's file, a file's mode, its bytes' stamp, its
+//! size. Objects are checked one by one, which is enough (linearizability is
+//! local). The search is Wing and Gong's, with the states seen remembered.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// What an operation did, as its client saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    Read(u64),
+    Write(u64),
+    /// To zero, which it was not.
+    Removed,
+    /// It was zero.
+    Missing,
+    /// It was the number, and became larger by the second.
+    Added(u64, u64),
+    /// A write whose client never learned whether it happened.
+    MaybeWrite(u64),
+    /// The same of a removal.
+    MaybeRemove,
+}
+
+impl Deed {
+    /// The object after it; `None` if it cannot have happened then.
+    fn after(self, state: u64) -> Option<u64> {
+        match self {
+            Deed::Read(seen) => (seen == state).then_some(state),
+            Deed::Write(new) | Deed::MaybeWrite(new) => Some(new),
+            Deed::Removed => (state != 0).then_some(0),
+            Deed::Missing => (state == 0).then_some(0),
+            Deed::Added(at, more) => (at == state).then_some(at + more),
+            Deed::MaybeRemove => Some(0),
+        }
+    }
+
+    /// It may never have happened at all.
+    fn is_uncertain(self) -> bool {
+        matches!(self, Deed::MaybeWrite(_) | Deed::MaybeRemove)
+    }
+}
+
+/// One operation on one object. Times are the numbers of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub client: usize,
+    pub called: u64,
+    pub returned: u64,
+    pub deed: Deed,
+}
+
+/// Operations on one object beyond which it is not recorded further.
+pub const RECORDS_MAX: usize = 128;
+
+/// A history that no order explains.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contradiction(Vec<Record>);
+
+impl fmt::Display for Contradiction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "no order of these explains what was seen:")?;
+        for r in &self.0 {
+            writeln!(
+                f,
+                "  {:>6} ..{:>6}  c{} {:?}",
+                r.called, r.returned, r.client, r.deed
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Is there an order of `records`, from the state `first` on?
+///
+/// # Errors
+/// There is none.
+pub fn check(first: u64, records: &[Record]) -> Result<(), Contradiction> {
+    let mut all = records.to_vec();
+    all.truncate(RECORDS_MAX);
+    all.sort_by_key(|r| r.called);
+    let mut seen = BTreeSet::new();
+    let mut todo = vec![(0u128, first)];
+    let certain = all
+        .iter()
+        .enumerate()
+        .filter(|(_, r)| !r.deed.is_uncertain())
+        .fold(0u128, |set, (n, _)| set | 1 << n);
+    while let Some((done, state)) = todo.pop() {
+        if done & certain == certain {
+            return Ok(());
+        }
+        if !seen.insert((done, state)) {
+            continue;
+        }
+        let left = || {
+            let open = all.iter().enumerate();
+            open.filter(move |(n, _)| done & (1 << n) == 0)
+        };
+        // Whatever returned before another was called comes before it.
+        let first_return = left().map(|(_, r)| r.returned).min().unwrap_or(u64::MAX);
+        for (n, r) in left().filter(|(_, r)| r.called < first_return) {
+            if let Some(next) = r.deed.after(state) {
+                todo.push((done | 1 << n, next));
+            }
+        }
+    }
+    Err(Contradiction(all))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Deed::{Added, MaybeWrite, Missing, Read, Removed, Write};
+
+    fn history(all: &[(u64, u64, Deed)]) -> Vec<Record> {
+        let record = |(client, (called, returned, deed)): (usize, &(u64, u64, Deed))| Record {
+            client,
+            called: *called,
+            returned: *returned,
+            deed: *deed,
+        };
+        all.iter().enumerate().map(record).collect()
+    }
+
+    #[test]
+    fn a_stale_read_is_found() {
+        let ok = history(&[
+            (1, 2, Write(5)),
+            (3, 4, Read(5)),
+            (5, 8, Write(6)),
+            (6, 7, Read(5)),
+        ]);
+        assert_eq!(check(0, &ok), Ok(()));
+        let stale = history(&[(1, 2, Write(5)), (3, 4, Read(0))]);
+        assert!(check(0, &stale).is_err());
+        // Seen by one, then not seen by another.
+        let back = history(&[(1, 9, Write(5)), (2, 3, Read(5)), (4, 5, Read(0))]);
+        assert!(check(0, &back).is_err());
+    }
+
+    #[test]
+    fn what_may_have_happened_may_happen_late_or_never() {
+        let open = (1, u64::MAX, MaybeWrite(5));
+        assert_eq!(check(0, &history(&[open, (2, 3, Read(0))])), Ok(()));
+        assert_eq!(
+            check(0, &history(&[open, (2, 3, Read(0)), (4, 5, Read(5))])),
+            Ok(())
+        );
+        assert!(check(0, &history(&[open, (2, 3, Read(5)), (4, 5, Read(0))])).is_err());
+    }
+
+    #[test]
+    fn names_and_ends_of_files_are_objects_too() {
+        let names = history(&[
+            (1, 2, Write(9)),
+            (3, 6, Removed),
+            (4, 5, Read(9)),
+            (7, 8, Missing),
+        ]);
+        assert_eq!(check(0, &names), Ok(()));
+        let twice = history(&[(1, 4, Added(0, 8)), (2, 3, Added(0, 8))]);
+        assert!(check(0, &twice).is_err());
+    }
+}

@@ -1,0 +1,503 @@
+//! Several clients on the same few names and files, with their caches, over a
+//! net that fails and a box that dies: every read must see the last write that
+//! returned before it was called, whoever wrote (DESIGN §12.2).
+
+use super::cluster::{BOX, Cluster};
+use super::history::{self, Deed, RECORDS_MAX, Record};
+use super::node::Faults;
+use super::world::SimWorld;
+use crate::base::codec::Bytes;
+use crate::base::{Errno, Fid, FileKind, Name, OpenId, SetAttr, Slice};
+use crate::client::{CallError, Client, Context};
+use crate::wire::op::{self, Entry, Intent};
+use crate::wire::{Reply, Request};
+use crate::world::World;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// What one run does.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub clients: usize,
+    /// Operations of each client.
+    pub deeds: usize,
+    /// Sends that break their connection.
+    pub drop_one_in: u32,
+    /// Partitions between one client and the box, from short to longer than
+    /// its lease and its eviction.
+    pub partitions: bool,
+    /// The box dies and starts again.
+    pub crashes: bool,
+}
+
+impl Plan {
+    #[must_use]
+    pub fn of(seed: u64) -> Plan {
+        Plan {
+            clients: 2 + (seed % 7) as usize,
+            deeds: 40 + (seed % 3) as usize * 40,
+            drop_one_in: if seed % 4 == 1 { 100 } else { 0 },
+            partitions: seed % 4 == 2,
+            crashes: seed % 4 == 3,
+        }
+    }
+}
+
+/// What the run came to, if nothing was contradicted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    pub records: usize,
+    /// Calls answered from clients' memory.
+    pub answered_here: u64,
+    pub trace: u64,
+}
+
+/// One object that clients share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Object {
+    /// A name's file, by the low half of its FID.
+    Name(u8),
+    Mode(u8),
+    Stamp(u8),
+    /// The size of a file that is only appended to.
+    End(u8),
+}
+
+const NAMES: u8 = 3;
+const FILES: u8 = 2;
+const PIECE: u64 = 8;
+
+/// Runs one seed.
+///
+/// # Errors
+/// What was contradicted, or did not end, with the seed.
+pub fn run(seed: u64, plan: &Plan) -> Result<Sum, String> {
+    let faults = Faults::default();
+    let cluster = Cluster::with(seed, faults);
+    let run = Rc::new(Run::default());
+    let hits = cluster.run(play(&cluster, *plan, Rc::clone(&run)));
+    let hits = hits.map_err(|e| format!("seed {seed}: {e}"))?;
+    let records = run.records.borrow();
+    for (object, records) in records.iter() {
+        let first = run.first.borrow().get(object).copied().unwrap_or(0);
+        history::check(first, records).map_err(|e| format!("seed {seed}: {object:?}: {e}"))?;
+    }
+    Ok(Sum {
+        records: records.values().map(Vec::len).sum(),
+        answered_here: hits,
+        trace: cluster.sim.trace_hash(),
+    })
+}
+
+#[derive(Default)]
+struct Run {
+    clock: Cell<u64>,
+    records: RefCell<BTreeMap<Object, Vec<Record>>>,
+    first: RefCell<BTreeMap<Object, u64>>,
+    /// Clients at work.
+    working: Cell<usize>,
+    failed: RefCell<Option<String>>,
+}
+
+impl Run {
+    fn tick(&self) -> u64 {
+        self.clock.set(self.clock.get() + 1);
+        self.clock.get()
+    }
+
+    fn note(&self, object: Object, record: Record) {
+        let mut records = self.records.borrow_mut();
+        let of = records.entry(object).or_default();
+        if of.len() < RECORDS_MAX {
+            of.push(record);
+        }
+    }
+}
+
+/// Where everything is.
+#[derive(Clone)]
+struct Place {
+    dir: Fid,
+    files: Vec<Fid>,
+}
+
+async fn play(cluster: &Cluster, plan: Plan, run: Rc<Run>) -> Result<u64, String> {
+    cluster.start();
+    let mut clients = Vec::new();
+    for n in 0..plan.clients {
+        let actor = cluster.client(&format!("c{n}")).await;
+        clients.push(actor.map_err(|e| e.to_string())?.client);
+    }
+    let place = prepare(&clients[0], &run)
+        .await
+        .map_err(|e| e.to_string())?;
+    cluster.sim.faults(|f| f.net_drop_one_in = plan.drop_one_in);
+    let mut rng = fastrand::Rng::with_seed(cluster.sim.seed());
+    for (n, client) in clients.iter().enumerate() {
+        let one = One {
+            n,
+            client: client.clone(),
+            rng: RefCell::new(rng.fork()),
+            run: Rc::clone(&run),
+            place: place.clone(),
+            spare: Cell::new(0),
+        };
+        run.working.set(run.working.get() + 1);
+        let world = client.world().clone();
+        world.spawn(async move {
+            if let Err(e) = one.work(plan.deeds).await {
+                *one.run.failed.borrow_mut() = Some(format!("c{}: {e}", one.n));
+            }
+            one.run.working.set(one.run.working.get() - 1);
+        });
+    }
+    let mut crash_in = if plan.crashes { 3 } else { u32::MAX };
+    while run.working.get() > 0 {
+        cluster.sim.sleep(Duration::from_millis(500)).await;
+        if let Some(e) = run.failed.take() {
+            return Err(e);
+        }
+        if plan.partitions && rng.u8(0..4) == 0 {
+            let one = format!("c{}", rng.usize(0..plan.clients));
+            cluster.sim.partition(&one, BOX);
+            let longest = [1, 8, 15, 40][rng.usize(0..4)];
+            let for_ = Duration::from_millis(rng.u64(1..longest * 1000));
+            cluster.sim.sleep(for_).await;
+            cluster.sim.heal();
+        }
+        crash_in = crash_in.saturating_sub(1);
+        if crash_in == 0 {
+            cluster.crash();
+            cluster
+                .sim
+                .sleep(Duration::from_millis(rng.u64(1..3000)))
+                .await;
+            cluster.start();
+            crash_in = rng.u32(2..8);
+        }
+    }
+    let hits = clients.iter().map(|c| c.counters().answered_here).sum();
+    Ok(hits)
+}
+
+/// One directory for names, and the files that all change.
+async fn prepare(client: &Client<SimWorld>, run: &Run) -> Result<Place, CallError> {
+    let me = Context::of(0, 0);
+    let dir = entry(
+        client,
+        &me,
+        create(client.root(), "shared", FileKind::Directory),
+    )
+    .await?;
+    let mut files = Vec::new();
+    for n in 0..2 * FILES {
+        let made = create(client.root(), &format!("f{n}"), FileKind::Regular);
+        let made = entry(client, &me, made).await?;
+        files.push(made.fid);
+        let mode = u64::from(made.attr.mode);
+        run.first.borrow_mut().insert(Object::Mode(n), mode);
+    }
+    Ok(Place {
+        dir: dir.fid,
+        files,
+    })
+}
+
+fn create(parent: Fid, name: &str, kind: FileKind) -> Request {
+    Request::Create(op::Create {
+        parent,
+        name: Name::new(name.as_bytes()).ok(),
+        kind,
+        mode: 0o700,
+        rdev: 0,
+        link: Bytes::default(),
+        exclusive: true,
+        open: OpenId(0),
+        flags: 0,
+        fid: Fid::NONE,
+        intent: Intent::default(),
+    })
+}
+
+async fn entry(
+    client: &Client<SimWorld>,
+    me: &Context,
+    request: Request,
+) -> Result<Entry, CallError> {
+    match client.call(me, request, None).await?.0 {
+        Reply::Entry(entry) => Ok(entry),
+        _ => Err(CallError::Protocol),
+    }
+}
+
+/// One client at work.
+struct One {
+    n: usize,
+    client: Client<SimWorld>,
+    rng: RefCell<fastrand::Rng>,
+    run: Rc<Run>,
+    place: Place,
+    /// Numbers the files that it puts under shared names.
+    spare: Cell<u32>,
+}
+
+impl One {
+    async fn work(&self, deeds: usize) -> Result<(), CallError> {
+        for _ in 0..deeds {
+            let pause = self.pause();
+            self.client.world().sleep(pause).await;
+            let object = self.object();
+            match object {
+                Object::Name(n) => self.on_name(object, n).await?,
+                Object::Mode(n) => self.on_mode(object, n).await?,
+                Object::Stamp(n) => self.on_stamp(object, n).await?,
+                Object::End(n) => self.on_end(object, n).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Mostly short; at times as long as what is kept may be believed.
+    fn pause(&self) -> Duration {
+        let mut rng = self.rng.borrow_mut();
+        let longest = [1, 1, 10, 100, 2000][rng.usize(0..5)];
+        Duration::from_micros(rng.u64(0..longest * 1000))
+    }
+
+    fn object(&self) -> Object {
+        let mut rng = self.rng.borrow_mut();
+        match rng.u8(0..6) {
+            0..3 => Object::Name(rng.u8(0..NAMES)),
+            3 => Object::Mode(rng.u8(0..FILES)),
+            4 => Object::Stamp(rng.u8(0..FILES)),
+            _ => Object::End(FILES + rng.u8(0..FILES)),
+        }
+    }
+
+    fn is_looking(&self) -> bool {
+        self.rng.borrow_mut().u8(0..3) > 0
+    }
+
+    fn file(&self, n: u8) -> Fid {
+        self.place.files[usize::from(n)]
+    }
+
+    /// Does it, and notes what it did and when. `maybe`: what is noted if the
+    /// client was thrown out and never learns.
+    async fn deed<T>(
+        &self,
+        object: Object,
+        maybe: Option<Deed>,
+        doing: impl Future<Output = Result<T, CallError>>,
+        as_seen: impl FnOnce(Result<T, Errno>) -> Option<Deed>,
+    ) -> Result<(), CallError> {
+        let called = self.run.tick();
+        let (deed, returned) = match doing.await {
+            Ok(seen) => (as_seen(Ok(seen)), self.run.tick()),
+            Err(CallError::Failed(errno)) => match as_seen(Err(errno)) {
+                None => return Err(CallError::Failed(errno)),
+                seen => (seen, self.run.tick()),
+            },
+            Err(CallError::Evicted) => (maybe, u64::MAX),
+            Err(other) => return Err(other),
+        };
+        if let Some(deed) = deed {
+            let client = self.n;
+            let record = Record {
+                client,
+                called,
+                returned,
+                deed,
+            };
+            self.run.note(object, record);
+        }
+        Ok(())
+    }
+
+    async fn on_name(&self, object: Object, n: u8) -> Result<(), CallError> {
+        let name = format!("n{n}");
+        let dir = self.place.dir;
+        if self.is_looking() {
+            let look = Request::Lookup(op::Named {
+                parent: dir,
+                name: self.name(&name)?,
+                intent: Intent::default(),
+            });
+            return self
+                .deed(object, None, self.entry(look), |seen| match seen {
+                    Ok(entry) => Some(Deed::Read(id(entry.fid))),
+                    Err(Errno::ENOENT) => Some(Deed::Read(0)),
+                    Err(_) => None,
+                })
+                .await;
+        }
+        if self.rng.borrow_mut().bool() {
+            let unlink = Request::Unlink(op::Unlink {
+                parent: dir,
+                name: self.name(&name)?,
+                dir: false,
+            });
+            return self
+                .deed(
+                    object,
+                    Some(Deed::MaybeRemove),
+                    self.ask(unlink),
+                    |seen| match seen {
+                        Ok(_) => Some(Deed::Removed),
+                        Err(Errno::ENOENT) => Some(Deed::Missing),
+                        Err(_) => None,
+                    },
+                )
+                .await;
+        }
+        self.put(object, &name).await
+    }
+
+    /// A file of its own, moved over the shared name.
+    async fn put(&self, object: Object, name: &str) -> Result<(), CallError> {
+        self.spare.set(self.spare.get() + 1);
+        let spare = format!("s{}-{}", self.n, self.spare.get());
+        let root = self.client.root();
+        let made = self.entry(create(root, &spare, FileKind::Regular)).await;
+        let made = match made {
+            Err(CallError::Evicted) => return Ok(()),
+            other => other?.fid,
+        };
+        let rename = Request::Rename(op::Rename {
+            from: root,
+            from_name: self.name(&spare)?,
+            to: self.place.dir,
+            to_name: self.name(name)?,
+            flags: 0,
+        });
+        let maybe = Some(Deed::MaybeWrite(id(made)));
+        self.deed(object, maybe, self.ask(rename), |seen| match seen {
+            Ok(_) => Some(Deed::Write(id(made))),
+            // An eviction took the file with it.
+            Err(Errno::ENOENT) => Some(Deed::MaybeWrite(id(made))),
+            Err(_) => None,
+        })
+        .await
+    }
+
+    async fn on_mode(&self, object: Object, n: u8) -> Result<(), CallError> {
+        if self.is_looking() {
+            return self
+                .deed(object, None, self.attr(n), |seen| {
+                    seen.ok().map(|e| Deed::Read(u64::from(e.attr.mode)))
+                })
+                .await;
+        }
+        let mode = self.rng.borrow_mut().u32(1..0o777);
+        let set = SetAttr {
+            mode: Some(mode),
+            ..SetAttr::default()
+        };
+        let fid = self.file(n);
+        let request = Request::Setattr(op::Setattr { fid, set });
+        let maybe = Some(Deed::MaybeWrite(u64::from(mode)));
+        self.deed(object, maybe, self.entry(request), |seen| {
+            seen.ok().map(|_| Deed::Write(u64::from(mode)))
+        })
+        .await
+    }
+
+    async fn on_stamp(&self, object: Object, n: u8) -> Result<(), CallError> {
+        if self.is_looking() {
+            let read = Request::Read(op::Read {
+                fid: self.file(n),
+                open: OpenId(0),
+                offset: 0,
+                len: PIECE as u32,
+            });
+            let me = Context::of(0, 0);
+            return self
+                .deed(object, None, self.client.call(&me, read, None), |seen| {
+                    let (_, data) = seen.ok()?;
+                    let bytes: Option<[u8; 8]> = data.and_then(|d| d[..].try_into().ok());
+                    Some(Deed::Read(bytes.map_or(0, u64::from_le_bytes)))
+                })
+                .await;
+        }
+        let stamp = self.rng.borrow_mut().u64(1..u64::MAX);
+        let maybe = Some(Deed::MaybeWrite(stamp));
+        let write = self.write(n, 0, false, stamp);
+        self.deed(object, maybe, write, |seen| {
+            seen.ok().map(|_| Deed::Write(stamp))
+        })
+        .await
+    }
+
+    async fn on_end(&self, object: Object, n: u8) -> Result<(), CallError> {
+        if self.is_looking() {
+            return self
+                .deed(object, None, self.attr(n), |seen| {
+                    seen.ok().map(|e| Deed::Read(e.attr.size))
+                })
+                .await;
+        }
+        // What an evicted client appended, if it did, is not told: such ends
+        // are not recorded any further.
+        let append = self.write(n, 0, true, 1);
+        let evicted = Cell::new(true);
+        self.deed(object, None, append, |seen| {
+            evicted.set(false);
+            seen.ok().map(|at| Deed::Added(at, PIECE))
+        })
+        .await?;
+        if evicted.get() {
+            let mut records = self.run.records.borrow_mut();
+            let of = records.entry(object).or_default();
+            let filler = Record {
+                client: self.n,
+                called: u64::MAX,
+                returned: u64::MAX,
+                deed: Deed::MaybeRemove,
+            };
+            of.resize(RECORDS_MAX, filler);
+        }
+        Ok(())
+    }
+
+    async fn write(&self, n: u8, offset: u64, append: bool, stamp: u64) -> Result<u64, CallError> {
+        let request = Request::Write(op::Write {
+            fid: self.file(n),
+            open: OpenId(0),
+            offset,
+            append,
+        });
+        let bytes = Slice::from(stamp.to_le_bytes().to_vec());
+        let me = Context::of(0, 0);
+        match self.client.call(&me, request, Some(bytes)).await?.0 {
+            Reply::Written(done) => Ok(done.offset),
+            _ => Err(CallError::Protocol),
+        }
+    }
+
+    async fn attr(&self, n: u8) -> Result<Entry, CallError> {
+        let fid = self.file(n);
+        let intent = Intent::default();
+        self.entry(Request::Getattr(op::OfFile { fid, intent }))
+            .await
+    }
+
+    async fn entry(&self, request: Request) -> Result<Entry, CallError> {
+        entry(&self.client, &Context::of(0, 0), request).await
+    }
+
+    async fn ask(&self, request: Request) -> Result<Reply, CallError> {
+        let me = Context::of(0, 0);
+        Ok(self.client.call(&me, request, None).await?.0)
+    }
+
+    fn name(&self, name: &str) -> Result<Name, CallError> {
+        Name::new(name.as_bytes()).map_err(CallError::Failed)
+    }
+}
+
+/// A file as a number; never 0.
+fn id(fid: Fid) -> u64 {
+    (fid.seq << 32) ^ u64::from(fid.oid)
+}
