@@ -4,3 +4,9 @@
 //!
 //! Architecture invariant: no two holders are ever granted incompatible locks,
 //! and whoever waits is granted as soon as nobody before it is in its way.
+
+mod filelocks;
+
+pub use filelocks::{
+    FileLocks, FoundLock, Held, LockAsked, LockOutcome, LockOwner, LockWoken, Wait,
+};

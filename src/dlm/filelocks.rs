@@ -1,0 +1,465 @@
+//! The file locks of all clients of a shard: flock, fcntl and OFD locks. Pure.
+//!
+//! Each owner (L12) has disjoint, sorted locks on a file. A request is granted
+//! if no other owner's **granted** lock is in its way: who waits is in nobody's
+//! way, as on Linux, so that a lock that is tried fails only for what is held.
+//! Hence a stream of readers can keep a writer waiting.
+//!
+//! ```text
+//! set ──► Granted | WouldBlock | Deadlock | TooMany
+//!   └───► Queued ──► woken: Granted | Deadlock | TooMany      (on any change)
+//!              └───► withdraw
+//! ```
+//! Invariants after every call: no two owners' locks conflict; nobody waits
+//! whom no granted lock is in the way of; no process waits for itself through
+//! others (as far as [`DEADLOCK_OWNERS_MAX`] looks).
+//!
+//! flock from shared to exclusive, or back, gives up the old lock first, as on
+//! Linux: if the new one is refused or waited for, the old one is lost.
+
+use crate::base::{Extent, Fid, LockKind, OwnerKind, WaitId};
+use std::collections::{BTreeMap, BTreeSet};
+
+mod ranges;
+
+/// Whose lock it is (L12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LockOwner {
+    /// Numbers the clients of the shard, as the table's user likes.
+    pub client: u64,
+    /// The client's own number for the process's files or the open file.
+    pub id: u64,
+    pub kind: OwnerKind,
+}
+
+/// A granted lock, or a part of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub range: Extent,
+    pub kind: LockKind,
+    /// The process that asked, as its client numbers processes.
+    pub pid: u32,
+}
+
+/// What is asked for. The range of a flock is not looked at: it is the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockAsked {
+    pub owner: LockOwner,
+    pub lock: Held,
+}
+
+/// A lock that is in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundLock {
+    pub owner: LockOwner,
+    pub lock: Held,
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockOutcome {
+    Granted,
+    /// Its wait will be woken.
+    Queued,
+    /// Another owner's lock is in the way, and the request does not wait.
+    WouldBlock,
+    /// The process would wait for itself.
+    Deadlock,
+    /// A bound is reached, nothing changed (of a flock: the old lock is lost).
+    TooMany,
+}
+
+/// A wait, by who waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Wait {
+    pub client: u64,
+    pub id: WaitId,
+}
+
+/// A wait that is over: `Granted`, `Deadlock` or `TooMany`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockWoken {
+    pub wait: Wait,
+    pub outcome: LockOutcome,
+}
+
+/// Locks of one client, over all files; waits of one client.
+pub const CLIENT_LOCKS_MAX: usize = 1 << 16;
+pub const CLIENT_WAITS_MAX: usize = 1 << 12;
+/// Locks of one file, over all owners; waits for one file.
+pub const FILE_LOCKS_MAX: usize = 1 << 13;
+pub const FILE_WAITS_MAX: usize = 1 << 10;
+/// Owners that are looked at for a deadlock; a longer circle is not found.
+pub const DEADLOCK_OWNERS_MAX: usize = 64;
+
+/// All file locks of a shard.
+#[derive(Debug, Default)]
+pub struct FileLocks {
+    files: BTreeMap<Fid, File>,
+    clients: BTreeMap<u64, Client>,
+    /// What each owner waits for; several, if its process has threads.
+    waits_of: BTreeMap<LockOwner, BTreeSet<WaitId>>,
+}
+
+#[derive(Debug, Default)]
+struct File {
+    held: BTreeMap<LockOwner, Vec<Held>>,
+    /// In order of arrival.
+    waiting: Vec<(WaitId, LockAsked)>,
+}
+
+#[derive(Debug, Default)]
+struct Client {
+    locks: usize,
+    waits: BTreeMap<WaitId, Fid>,
+}
+
+impl FileLocks {
+    /// Takes a lock on what `asked` names, in place of what its owner has
+    /// there. With `wait` it is queued if it has to be; a wait that is queued
+    /// already stays where it is, whatever is asked with it.
+    pub fn set(
+        &mut self,
+        fid: Fid,
+        asked: LockAsked,
+        wait: Option<WaitId>,
+    ) -> (LockOutcome, Vec<LockWoken>) {
+        let asked = whole(asked);
+        let mut woken = Vec::new();
+        if wait.is_some_and(|id| self.is_waiting(asked.owner.client, id)) {
+            return (LockOutcome::Queued, woken);
+        }
+        if asked.owner.kind == OwnerKind::Flock {
+            if self.kind_of(fid, asked.owner) == Some(asked.lock.kind) {
+                return (LockOutcome::Granted, woken);
+            }
+            woken = self.release(fid, asked.owner);
+        }
+        if self.blocker(fid, &asked).is_none() {
+            let Ok(_) = self.replace(fid, asked.owner, asked.lock.range, Some(asked.lock)) else {
+                return (LockOutcome::TooMany, woken);
+            };
+            self.settle(fid, &mut woken);
+            return (LockOutcome::Granted, woken);
+        }
+        let Some(id) = wait else {
+            return (LockOutcome::WouldBlock, woken);
+        };
+        if self.is_deadlock(fid, &asked) {
+            return (LockOutcome::Deadlock, woken);
+        }
+        (self.queue(fid, asked, id), woken)
+    }
+
+    /// Gives up what `owner` has of `range`; of a flock, all of it.
+    ///
+    /// # Errors
+    /// A lock would be split in two and a bound is reached: nothing changed.
+    pub fn unlock(
+        &mut self,
+        fid: Fid,
+        owner: LockOwner,
+        range: Extent,
+    ) -> Result<Vec<LockWoken>, LockOutcome> {
+        let range = match owner.kind {
+            OwnerKind::Flock => Extent::ALL,
+            OwnerKind::Posix | OwnerKind::Ofd => range,
+        };
+        let mut woken = Vec::new();
+        if self.replace(fid, owner, range, None)? {
+            self.settle(fid, &mut woken);
+        }
+        Ok(woken)
+    }
+
+    /// The first lock in the way of `asked`.
+    #[must_use]
+    pub fn test(&self, fid: Fid, asked: LockAsked) -> Option<FoundLock> {
+        self.blocker(fid, &whole(asked))
+    }
+
+    /// Does its owner have all that `asked` asks for?
+    #[must_use]
+    pub fn has(&self, fid: Fid, asked: &LockAsked) -> bool {
+        let file = self.files.get(&fid);
+        let held = file.and_then(|file| file.held.get(&asked.owner));
+        held.is_some_and(|held| ranges::covers(held, &whole(*asked).lock))
+    }
+
+    /// Has any owner of the file a lock, or waits for one?
+    #[must_use]
+    pub fn is_locked(&self, fid: Fid) -> bool {
+        self.files.contains_key(&fid)
+    }
+
+    #[must_use]
+    pub fn is_waiting(&self, client: u64, id: WaitId) -> bool {
+        let client = self.clients.get(&client);
+        client.is_some_and(|client| client.waits.contains_key(&id))
+    }
+
+    /// Ends a wait; false if it is over, or never was.
+    pub fn withdraw(&mut self, wait: Wait) -> bool {
+        let client = self.clients.get(&wait.client);
+        let Some(&fid) = client.and_then(|client| client.waits.get(&wait.id)) else {
+            return false;
+        };
+        let at = self.files[&fid]
+            .waiting
+            .iter()
+            .position(|(id, asked)| (*id, asked.owner.client) == (wait.id, wait.client))
+            .expect("the index of waits agrees with the files");
+        self.unqueue(fid, at);
+        self.forget_if_empty(fid);
+        true
+    }
+
+    /// Gives up all that `owner` has on the file. Its waits go on: they belong
+    /// to calls in progress.
+    pub fn release(&mut self, fid: Fid, owner: LockOwner) -> Vec<LockWoken> {
+        self.unlock(fid, owner, Extent::ALL)
+            .expect("giving up everything splits nothing")
+    }
+
+    /// Gives up everything of a client, its waits as well. Their ends are not
+    /// among what is returned: nobody is there to hear of them.
+    pub fn drop_client(&mut self, client: u64) -> Vec<LockWoken> {
+        let mut woken = Vec::new();
+        let Some(Client { waits, .. }) = self.clients.get(&client) else {
+            return woken;
+        };
+        for id in waits.keys().copied().collect::<Vec<_>>() {
+            self.withdraw(Wait { client, id });
+        }
+        for (fid, owner) in self.owners_of(client) {
+            woken.extend(self.release(fid, owner));
+        }
+        woken
+    }
+
+    /// All that a client has, to be claimed again after a restart.
+    #[must_use]
+    pub fn held_by(&self, client: u64) -> Vec<(Fid, LockAsked)> {
+        let each = |(fid, owner): (Fid, LockOwner)| {
+            let held = self.files[&fid].held[&owner].iter();
+            held.map(move |lock| (fid, LockAsked { owner, lock: *lock }))
+        };
+        self.owners_of(client).into_iter().flat_map(each).collect()
+    }
+
+    fn kind_of(&self, fid: Fid, owner: LockOwner) -> Option<LockKind> {
+        let held = self.files.get(&fid)?.held.get(&owner)?;
+        held.first().map(|lock| lock.kind)
+    }
+
+    fn owners_of(&self, client: u64) -> Vec<(Fid, LockOwner)> {
+        let of_file = |(fid, file): (&Fid, &File)| {
+            let owners = file.held.keys().filter(|owner| owner.client == client);
+            owners.map(|owner| (*fid, *owner)).collect::<Vec<_>>()
+        };
+        self.files.iter().flat_map(of_file).collect()
+    }
+
+    /// The first granted lock in the way.
+    fn blocker(&self, fid: Fid, asked: &LockAsked) -> Option<FoundLock> {
+        let first = self.files.get(&fid)?.blockers(asked);
+        first.min_by_key(|found| found.lock.range.start)
+    }
+
+    /// Puts `with` (nothing: gives up) in place of what `owner` has of `range`;
+    /// whether anything changed. Nobody's lock is in the way.
+    fn replace(
+        &mut self,
+        fid: Fid,
+        owner: LockOwner,
+        range: Extent,
+        with: Option<Held>,
+    ) -> Result<bool, LockOutcome> {
+        let file = self.files.get(&fid);
+        let old = file.and_then(|f| f.held.get(&owner)).map(Vec::as_slice);
+        let old = old.unwrap_or_default();
+        let new = ranges::replaced(old, range, with);
+        if new == old {
+            return Ok(false);
+        }
+        let (was, is) = (old.len(), new.len());
+        if is > was {
+            let of_client = self.clients.get(&owner.client).map_or(0, |c| c.locks);
+            let of_file = file.map_or(0, |f| f.held.values().map(Vec::len).sum());
+            if of_client + is - was > CLIENT_LOCKS_MAX || of_file + is - was > FILE_LOCKS_MAX {
+                return Err(LockOutcome::TooMany);
+            }
+        }
+        let client = self.clients.entry(owner.client).or_default();
+        client.locks = client.locks + is - was;
+        let file = self.files.entry(fid).or_default();
+        if new.is_empty() {
+            file.held.remove(&owner);
+        } else {
+            file.held.insert(owner, new);
+        }
+        self.forget_client_if_empty(owner.client);
+        self.forget_if_empty(fid);
+        Ok(true)
+    }
+
+    /// Grants what nothing is in the way of any more, first come first served,
+    /// and ends waits that turned into a deadlock: the lock that they now wait
+    /// for was given to somebody who waits for them.
+    fn settle(&mut self, fid: Fid, woken: &mut Vec<LockWoken>) {
+        let mut at = 0;
+        let mut was_granted = false;
+        loop {
+            let next = self.files.get(&fid).and_then(|f| f.waiting.get(at));
+            let Some(&(id, asked)) = next else {
+                // A grant may take the place of its owner's stronger lock, and
+                // gives others somebody new to wait for: all are looked at again.
+                if !std::mem::take(&mut was_granted) {
+                    break;
+                }
+                at = 0;
+                continue;
+            };
+            let Some(outcome) = self.end_of_wait(fid, &asked) else {
+                at += 1;
+                continue;
+            };
+            was_granted |= outcome == LockOutcome::Granted;
+            self.unqueue(fid, at);
+            let client = asked.owner.client;
+            let wait = Wait { client, id };
+            woken.push(LockWoken { wait, outcome });
+        }
+        self.forget_if_empty(fid);
+    }
+
+    /// How a wait ends now, the lock taken if it is granted; `None`: it goes on.
+    fn end_of_wait(&mut self, fid: Fid, asked: &LockAsked) -> Option<LockOutcome> {
+        if self.blocker(fid, asked).is_some() {
+            let is_over = self.is_deadlock(fid, asked);
+            return is_over.then_some(LockOutcome::Deadlock);
+        }
+        let done = self.replace(fid, asked.owner, asked.lock.range, Some(asked.lock));
+        Some(done.map_or_else(|full| full, |_| LockOutcome::Granted))
+    }
+
+    fn queue(&mut self, fid: Fid, asked: LockAsked, id: WaitId) -> LockOutcome {
+        let client = self.clients.entry(asked.owner.client).or_default();
+        let file = self.files.entry(fid).or_default();
+        if client.waits.len() >= CLIENT_WAITS_MAX || file.waiting.len() >= FILE_WAITS_MAX {
+            // There is a blocker, so the file is not empty.
+            self.forget_client_if_empty(asked.owner.client);
+            return LockOutcome::TooMany;
+        }
+        client.waits.insert(id, fid);
+        file.waiting.push((id, asked));
+        self.waits_of.entry(asked.owner).or_default().insert(id);
+        LockOutcome::Queued
+    }
+
+    fn unqueue(&mut self, fid: Fid, at: usize) {
+        let file = self.files.get_mut(&fid).expect("somebody waits for it");
+        let (id, asked) = file.waiting.remove(at);
+        if let Some(waits) = self.waits_of.get_mut(&asked.owner) {
+            waits.remove(&id);
+            if waits.is_empty() {
+                self.waits_of.remove(&asked.owner);
+            }
+        }
+        if let Some(client) = self.clients.get_mut(&asked.owner.client) {
+            client.waits.remove(&id);
+        }
+        self.forget_client_if_empty(asked.owner.client);
+    }
+
+    fn forget_if_empty(&mut self, fid: Fid) {
+        let file = self.files.get(&fid);
+        if file.is_some_and(|file| file.held.is_empty() && file.waiting.is_empty()) {
+            self.files.remove(&fid);
+        }
+    }
+
+    fn forget_client_if_empty(&mut self, id: u64) {
+        let client = self.clients.get(&id);
+        if client.is_some_and(|client| client.locks == 0 && client.waits.is_empty()) {
+            self.clients.remove(&id);
+        }
+    }
+
+    /// Would `asked`, waiting, wait for its own owner? Only processes are
+    /// looked at, as on Linux: who else may let an open file's lock go is not
+    /// known.
+    fn is_deadlock(&self, fid: Fid, asked: &LockAsked) -> bool {
+        if asked.owner.kind != OwnerKind::Posix {
+            return false;
+        }
+        let mut seen = BTreeSet::new();
+        let mut ahead = self.blocking_processes(fid, asked, asked.owner);
+        while let Some(owner) = ahead.pop() {
+            if owner == asked.owner {
+                return true;
+            }
+            if seen.len() >= DEADLOCK_OWNERS_MAX || !seen.insert(owner) {
+                continue;
+            }
+            for id in self.waits_of.get(&owner).into_iter().flatten() {
+                let wait = self.waiting(Wait {
+                    client: owner.client,
+                    id: *id,
+                });
+                if let Some((fid, theirs)) = wait {
+                    ahead.extend(self.blocking_processes(fid, &theirs, asked.owner));
+                }
+            }
+        }
+        false
+    }
+
+    /// The processes in the way that wait themselves, and `sought`.
+    fn blocking_processes(&self, fid: Fid, asked: &LockAsked, sought: LockOwner) -> Vec<LockOwner> {
+        let Some(file) = self.files.get(&fid) else {
+            return Vec::new();
+        };
+        let owners = file.blockers(asked).map(|found| found.owner);
+        let goes_on = |o: &LockOwner| {
+            *o == sought || o.kind == OwnerKind::Posix && self.waits_of.contains_key(o)
+        };
+        owners.filter(goes_on).collect()
+    }
+
+    fn waiting(&self, wait: Wait) -> Option<(Fid, LockAsked)> {
+        let fid = *self.clients.get(&wait.client)?.waits.get(&wait.id)?;
+        let mut waiting = self.files.get(&fid)?.waiting.iter();
+        let is_it = |w: &&(WaitId, LockAsked)| (w.0, w.1.owner.client) == (wait.id, wait.client);
+        Some((fid, waiting.find(is_it)?.1))
+    }
+}
+
+impl File {
+    /// The first lock of each owner that is in the way of `asked`.
+    fn blockers(&self, asked: &LockAsked) -> impl Iterator<Item = FoundLock> {
+        let asked = *asked;
+        let others = self
+            .held
+            .iter()
+            .filter(move |(owner, _)| **owner != asked.owner && owner.kind.meets(asked.owner.kind));
+        others.filter_map(move |(owner, held)| {
+            let lock = ranges::conflict(held, &asked.lock)?;
+            Some(FoundLock {
+                owner: *owner,
+                lock,
+            })
+        })
+    }
+}
+
+/// A flock is of the whole file.
+fn whole(mut asked: LockAsked) -> LockAsked {
+    if asked.owner.kind == OwnerKind::Flock {
+        asked.lock.range = Extent::ALL;
+    }
+    asked
+}
+
+#[cfg(test)]
+mod tests;
