@@ -1,5 +1,6 @@
 //! The words of file locks: flock(2), and the byte ranges of fcntl(2).
 
+use super::Extent;
 use crate::{code, record};
 
 code! {
@@ -58,4 +59,15 @@ record! {
     /// its waits for as long as it runs.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
     pub struct WaitId { pub id: u64 }
+}
+
+record! {
+    /// A granted file lock, or a part of one.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct HeldLock {
+        pub range: Extent,
+        pub kind: LockKind,
+        /// The process that asked, as its client numbers processes.
+        pub pid: u32,
+    }
 }

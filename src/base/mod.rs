@@ -18,7 +18,7 @@ pub use attr::{Attr, FileKind, SetAttr};
 pub use buf::{Buf, Pool, Slice};
 pub use codec::{Codec, DecodeError, Reader, Writer};
 pub use errno::Errno;
-pub use filelock::{LockKind, OwnerKind, WaitId};
+pub use filelock::{HeldLock, LockKind, OwnerKind, WaitId};
 pub use identity::{Identity, Locator};
 pub use ids::*;
 pub use lock::{Bits, Extent, Mode};

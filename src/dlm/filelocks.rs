@@ -17,7 +17,7 @@
 //! flock from shared to exclusive, or back, gives up the old lock first, as on
 //! Linux: if the new one is refused or waited for, the old one is lost.
 
-use crate::base::{Extent, Fid, LockKind, OwnerKind, WaitId};
+use crate::base::{ClientId, Extent, Fid, HeldLock, LockKind, OpenId, OwnerKind, WaitId};
 use std::collections::{BTreeMap, BTreeSet};
 
 mod ranges;
@@ -25,34 +25,35 @@ mod ranges;
 /// Whose lock it is (L12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LockOwner {
-    /// Numbers the clients of the shard, as the table's user likes.
-    pub client: u64,
+    pub client: ClientId,
     /// The client's own number for the process's files or the open file.
     pub id: u64,
     pub kind: OwnerKind,
-}
-
-/// A granted lock, or a part of one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held {
-    pub range: Extent,
-    pub kind: LockKind,
-    /// The process that asked, as its client numbers processes.
-    pub pid: u32,
 }
 
 /// What is asked for. The range of a flock is not looked at: it is the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LockAsked {
     pub owner: LockOwner,
-    pub lock: Held,
+    /// The handle that it is taken through, and ends with.
+    pub open: OpenId,
+    pub lock: HeldLock,
+}
+
+/// All that one owner has on one file, and the handles it came through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedLocks {
+    pub fid: Fid,
+    pub owner: LockOwner,
+    pub opens: Vec<OpenId>,
+    pub locks: Vec<HeldLock>,
 }
 
 /// A lock that is in the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FoundLock {
     pub owner: LockOwner,
-    pub lock: Held,
+    pub lock: HeldLock,
 }
 
 /// What became of a request.
@@ -72,7 +73,7 @@ pub enum LockOutcome {
 /// A wait, by who waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Wait {
-    pub client: u64,
+    pub client: ClientId,
     pub id: WaitId,
 }
 
@@ -96,14 +97,16 @@ pub const DEADLOCK_OWNERS_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub struct FileLocks {
     files: BTreeMap<Fid, File>,
-    clients: BTreeMap<u64, Client>,
+    clients: BTreeMap<ClientId, Client>,
     /// What each owner waits for; several, if its process has threads.
     waits_of: BTreeMap<LockOwner, BTreeSet<WaitId>>,
 }
 
 #[derive(Debug, Default)]
 struct File {
-    held: BTreeMap<LockOwner, Vec<Held>>,
+    held: BTreeMap<LockOwner, Vec<HeldLock>>,
+    /// The handles that each owner in `held` took locks through.
+    opens: BTreeMap<LockOwner, BTreeSet<OpenId>>,
     /// In order of arrival.
     waiting: Vec<(WaitId, LockAsked)>,
 }
@@ -136,11 +139,9 @@ impl FileLocks {
             woken = self.release(fid, asked.owner);
         }
         if self.blocker(fid, &asked).is_none() {
-            let Ok(_) = self.replace(fid, asked.owner, asked.lock.range, Some(asked.lock)) else {
-                return (LockOutcome::TooMany, woken);
-            };
+            let outcome = self.take(fid, &asked);
             self.settle(fid, &mut woken);
-            return (LockOutcome::Granted, woken);
+            return (outcome, woken);
         }
         let Some(id) = wait else {
             return (LockOutcome::WouldBlock, woken);
@@ -149,6 +150,27 @@ impl FileLocks {
             return (LockOutcome::Deadlock, woken);
         }
         (self.queue(fid, asked, id), woken)
+    }
+
+    /// Takes all of `own`, if nobody has what contradicts it; else its owner
+    /// has nothing on the file.
+    pub fn claim(&mut self, own: &OwnedLocks) -> (bool, Vec<LockWoken>) {
+        let OwnedLocks { fid, owner, .. } = *own;
+        let mut woken = Vec::new();
+        for (lock, open) in own
+            .locks
+            .iter()
+            .flat_map(|l| own.opens.iter().map(move |o| (l, o)))
+        {
+            let (lock, open) = (*lock, *open);
+            let (outcome, more) = self.set(fid, LockAsked { owner, open, lock }, None);
+            woken.extend(more);
+            if outcome != LockOutcome::Granted {
+                woken.extend(self.release(fid, owner));
+                return (false, woken);
+            }
+        }
+        (true, woken)
     }
 
     /// Gives up what `owner` has of `range`; of a flock, all of it.
@@ -193,7 +215,7 @@ impl FileLocks {
     }
 
     #[must_use]
-    pub fn is_waiting(&self, client: u64, id: WaitId) -> bool {
+    pub fn is_waiting(&self, client: ClientId, id: WaitId) -> bool {
         let client = self.clients.get(&client);
         client.is_some_and(|client| client.waits.contains_key(&id))
     }
@@ -223,7 +245,7 @@ impl FileLocks {
 
     /// Gives up everything of a client, its waits as well. Their ends are not
     /// among what is returned: nobody is there to hear of them.
-    pub fn drop_client(&mut self, client: u64) -> Vec<LockWoken> {
+    pub fn drop_client(&mut self, client: ClientId) -> Vec<LockWoken> {
         let mut woken = Vec::new();
         let Some(Client { waits, .. }) = self.clients.get(&client) else {
             return woken;
@@ -237,14 +259,34 @@ impl FileLocks {
         woken
     }
 
+    /// Gives up all that was taken through a handle of `client`'s, by whomever.
+    pub fn close(&mut self, fid: Fid, client: ClientId, open: OpenId) -> Vec<LockWoken> {
+        let Some(file) = self.files.get(&fid) else {
+            return Vec::new();
+        };
+        let through = |(owner, opens): &(&LockOwner, &BTreeSet<OpenId>)| {
+            owner.client == client && opens.contains(&open)
+        };
+        let owners: Vec<_> = file.opens.iter().filter(through).map(|(o, _)| *o).collect();
+        let each = |owner| self.release(fid, owner);
+        owners.into_iter().flat_map(each).collect()
+    }
+
     /// All that a client has, to be claimed again after a restart.
     #[must_use]
-    pub fn held_by(&self, client: u64) -> Vec<(Fid, LockAsked)> {
+    pub fn held_by(&self, client: ClientId) -> Vec<OwnedLocks> {
         let each = |(fid, owner): (Fid, LockOwner)| {
-            let held = self.files[&fid].held[&owner].iter();
-            held.map(move |lock| (fid, LockAsked { owner, lock: *lock }))
+            let file = &self.files[&fid];
+            let locks = file.held[&owner].clone();
+            let opens = file.opens[&owner].iter().copied().collect();
+            OwnedLocks {
+                fid,
+                owner,
+                opens,
+                locks,
+            }
         };
-        self.owners_of(client).into_iter().flat_map(each).collect()
+        self.owners_of(client).into_iter().map(each).collect()
     }
 
     fn kind_of(&self, fid: Fid, owner: LockOwner) -> Option<LockKind> {
@@ -252,7 +294,7 @@ impl FileLocks {
         held.first().map(|lock| lock.kind)
     }
 
-    fn owners_of(&self, client: u64) -> Vec<(Fid, LockOwner)> {
+    fn owners_of(&self, client: ClientId) -> Vec<(Fid, LockOwner)> {
         let of_file = |(fid, file): (&Fid, &File)| {
             let owners = file.held.keys().filter(|owner| owner.client == client);
             owners.map(|owner| (*fid, *owner)).collect::<Vec<_>>()
@@ -273,7 +315,7 @@ impl FileLocks {
         fid: Fid,
         owner: LockOwner,
         range: Extent,
-        with: Option<Held>,
+        with: Option<HeldLock>,
     ) -> Result<bool, LockOutcome> {
         let file = self.files.get(&fid);
         let old = file.and_then(|f| f.held.get(&owner)).map(Vec::as_slice);
@@ -295,6 +337,7 @@ impl FileLocks {
         let file = self.files.entry(fid).or_default();
         if new.is_empty() {
             file.held.remove(&owner);
+            file.opens.remove(&owner);
         } else {
             file.held.insert(owner, new);
         }
@@ -339,8 +382,20 @@ impl FileLocks {
             let is_over = self.is_deadlock(fid, asked);
             return is_over.then_some(LockOutcome::Deadlock);
         }
-        let done = self.replace(fid, asked.owner, asked.lock.range, Some(asked.lock));
-        Some(done.map_or_else(|full| full, |_| LockOutcome::Granted))
+        Some(self.take(fid, asked))
+    }
+
+    /// Takes a lock that nobody is in the way of: `Granted` or `TooMany`.
+    fn take(&mut self, fid: Fid, asked: &LockAsked) -> LockOutcome {
+        if let Err(full) = self.replace(fid, asked.owner, asked.lock.range, Some(asked.lock)) {
+            return full;
+        }
+        let file = self.files.entry(fid).or_default();
+        file.opens
+            .entry(asked.owner)
+            .or_default()
+            .insert(asked.open);
+        LockOutcome::Granted
     }
 
     fn queue(&mut self, fid: Fid, asked: LockAsked, id: WaitId) -> LockOutcome {
@@ -379,7 +434,7 @@ impl FileLocks {
         }
     }
 
-    fn forget_client_if_empty(&mut self, id: u64) {
+    fn forget_client_if_empty(&mut self, id: ClientId) {
         let client = self.clients.get(&id);
         if client.is_some_and(|client| client.locks == 0 && client.waits.is_empty()) {
             self.clients.remove(&id);

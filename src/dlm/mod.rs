@@ -8,5 +8,5 @@
 mod filelocks;
 
 pub use filelocks::{
-    FileLocks, FoundLock, Held, LockAsked, LockOutcome, LockOwner, LockWoken, Wait,
+    FileLocks, FoundLock, LockAsked, LockOutcome, LockOwner, LockWoken, OwnedLocks, Wait,
 };

@@ -36,6 +36,7 @@ pub struct Outgoing {
 
 use crate::base::{Fid, ShardId, TargetId};
 use crate::conf::TargetConf;
+use crate::dlm::FileLocks;
 use crate::flash::{Flash, Tx};
 use crate::origin::Limits;
 use crate::world::World;
@@ -49,6 +50,7 @@ mod counters;
 pub mod data;
 pub mod dispatch;
 mod file;
+mod filelocks;
 pub mod meta;
 mod run;
 pub mod session;
@@ -70,6 +72,7 @@ pub struct Shard<W: World> {
     pub writeback: writeback::Writeback,
     pub contacts: contact::Contacts,
     pub sessions: session::Sessions,
+    file_locks: RefCell<FileLocks>,
     counters: counters::Counters,
     /// The last transno given out.
     pub transno: Cell<Transno>,
@@ -103,6 +106,7 @@ impl<W: World> Shard<W> {
             writeback: writeback::Writeback::default(),
             contacts: contact::Contacts::default(),
             sessions: session::Sessions::default(),
+            file_locks: RefCell::default(),
             counters: counters::Counters::default(),
             applied: Cell::new(Lsn(0)),
         }

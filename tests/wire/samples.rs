@@ -3,11 +3,12 @@
 
 use forebay::base::codec::{Bytes, Codec};
 use forebay::base::{
-    Attr, BoxId, ClientId, Errno, Fid, FileKind, LockId, MapEpoch, Name, OpenId, SetAttr, ShardId,
-    SnapEpoch, Tag, Time, Transno, Xid,
+    Attr, BoxId, ClientId, Errno, Extent, Fid, FileKind, HeldLock, LockId, LockKind, MapEpoch,
+    Name, OpenId, OwnerKind, SetAttr, ShardId, SnapEpoch, Tag, Time, Transno, WaitId, Xid,
 };
 use forebay::wire::batch::{Batch, BatchItem, BatchReply, BatchResult, FidRange, FidsWanted};
 use forebay::wire::callback::{Barrier, Blocking, Completion, Glimpse, LockDesc, Shrink};
+use forebay::wire::filelock::{Getlk, LockAnswer, LockState, Locked, Relock, Setlk, Unwait};
 use forebay::wire::head::{Owner, flags};
 use forebay::wire::notice::{Committed, Drain};
 use forebay::wire::op::*;
@@ -194,7 +195,10 @@ fn callback_head() -> CallbackHead {
 
 fn connect_request() -> ConnectRequest {
     ConnectRequest {
-        features: Features::OURS,
+        // What the first release offered.
+        features: Features {
+            bits: Features::BASE | Features::CHECKSUM | Features::NOTICES,
+        },
         client: ClientId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10),
         name: "host:/mnt".into(),
         target: "main".into(),
@@ -220,7 +224,10 @@ fn map() -> ShardMap {
 
 fn connect_reply() -> ConnectReply {
     ConnectReply {
-        features: Features::OURS,
+        // What the first release offered.
+        features: Features {
+            bits: Features::BASE | Features::CHECKSUM | Features::NOTICES,
+        },
         incarnation: 0x11,
         conn_count: 0x21,
         box_id: BoxId(0x51),
@@ -410,6 +417,32 @@ pub fn requests() -> Vec<Request> {
         Request::Abandon(Abandon {
             xids: vec![Xid(1), Xid(2)],
         }),
+        Request::Setlk(Setlk {
+            fid: fid(1),
+            open: OpenId(2),
+            range: Extent { start: 3, end: 4 },
+            kind: Some(LockKind::Write),
+            pid: 5,
+            wait: Some(WaitId { id: 6 }),
+        }),
+        Request::Getlk(Getlk {
+            fid: fid(1),
+            range: Extent { start: 2, end: 3 },
+            kind: LockKind::Read,
+        }),
+        Request::Unwait(Unwait {
+            fid: fid(1),
+            range: Extent { start: 2, end: 3 },
+            kind: LockKind::Read,
+            wait: WaitId { id: 4 },
+        }),
+        Request::Relock(Relock {
+            fid: fid(1),
+            owner: 2,
+            owner_kind: OwnerKind::Flock,
+            opens: vec![OpenId(3)],
+            locks: vec![held_lock()],
+        }),
     ]
 }
 
@@ -457,6 +490,10 @@ pub fn replies() -> Vec<Reply> {
             attr: attr(300),
         }),
         Reply::Offset(Offset { offset: 1 }),
+        Reply::Lock(LockAnswer {
+            state: LockState::InTheWay,
+            found: Some(held_lock()),
+        }),
     ]
 }
 
@@ -473,7 +510,19 @@ fn notices() -> Vec<Notice> {
         }),
         Notice::Map(map()),
         Notice::Drain(Drain { after_ms: 1 }),
+        Notice::Locked(Locked {
+            wait: WaitId { id: 1 },
+            status: 2,
+        }),
     ]
+}
+
+fn held_lock() -> HeldLock {
+    HeldLock {
+        range: Extent { start: 1, end: 2 },
+        kind: LockKind::Write,
+        pid: 3,
+    }
 }
 
 fn callbacks() -> Vec<Callback> {

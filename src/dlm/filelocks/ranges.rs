@@ -1,37 +1,36 @@
 //! The locks of one owner on one file: sorted, disjoint, and merged where
 //! neighbours are of one kind.
 
-use super::Held;
-use crate::base::Extent;
+use crate::base::{Extent, HeldLock};
 
 /// `old` with `with` (nothing: a gap) in place of `range`: what lay across its
 /// edges is split, what then touches and is alike is merged.
-pub fn replaced(old: &[Held], range: Extent, with: Option<Held>) -> Vec<Held> {
-    let mut new: Vec<Held> = Vec::with_capacity(old.len() + 2);
-    let before = |held: &Held| Extent {
+pub fn replaced(old: &[HeldLock], range: Extent, with: Option<HeldLock>) -> Vec<HeldLock> {
+    let mut new: Vec<HeldLock> = Vec::with_capacity(old.len() + 2);
+    let before = |held: &HeldLock| Extent {
         start: held.range.start,
         end: held.range.end.min(range.start.saturating_sub(1)),
     };
-    let after = |held: &Held| Extent {
+    let after = |held: &HeldLock| Extent {
         start: held.range.start.max(range.end.saturating_add(1)),
         end: held.range.end,
     };
     for held in old.iter().filter(|held| held.range.start < range.start) {
         let range = before(held);
-        push(&mut new, Held { range, ..*held });
+        push(&mut new, HeldLock { range, ..*held });
     }
     if let Some(with) = with {
-        push(&mut new, Held { range, ..with });
+        push(&mut new, HeldLock { range, ..with });
     }
     for held in old.iter().filter(|held| held.range.end > range.end) {
         let range = after(held);
-        push(&mut new, Held { range, ..*held });
+        push(&mut new, HeldLock { range, ..*held });
     }
     new
 }
 
 /// Appends, or lengthens the last one if it goes on in the same kind.
-fn push(to: &mut Vec<Held>, held: Held) {
+fn push(to: &mut Vec<HeldLock>, held: HeldLock) {
     if let Some(last) = to.last_mut()
         && last.kind == held.kind
         && last.range.end.checked_add(1) == Some(held.range.start)
@@ -44,7 +43,7 @@ fn push(to: &mut Vec<Held>, held: Held) {
 }
 
 /// The first lock that is in the way of another owner's `asked`.
-pub fn conflict(held: &[Held], asked: &Held) -> Option<Held> {
+pub fn conflict(held: &[HeldLock], asked: &HeldLock) -> Option<HeldLock> {
     let from = held.partition_point(|held| held.range.end < asked.range.start);
     let meeting = held[from..]
         .iter()
@@ -54,7 +53,7 @@ pub fn conflict(held: &[Held], asked: &Held) -> Option<Held> {
 }
 
 /// Is all of `asked` held, in its kind or a stronger one?
-pub fn covers(held: &[Held], asked: &Held) -> bool {
+pub fn covers(held: &[HeldLock], asked: &HeldLock) -> bool {
     let mut next = asked.range.start;
     let from = held.partition_point(|held| held.range.end < asked.range.start);
     for held in &held[from..] {

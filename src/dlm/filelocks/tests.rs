@@ -15,12 +15,17 @@ fn fid(n: u64) -> Fid {
     }
 }
 
-fn owner(client: u64, id: u64, kind: OwnerKind) -> LockOwner {
+fn client(n: u64) -> ClientId {
+    ClientId(u128::from(n))
+}
+
+fn owner(n: u64, id: u64, kind: OwnerKind) -> LockOwner {
+    let client = client(n);
     LockOwner { client, id, kind }
 }
 
-fn process(client: u64) -> LockOwner {
-    owner(client, 7, OwnerKind::Posix)
+fn process(n: u64) -> LockOwner {
+    owner(n, 7, OwnerKind::Posix)
 }
 
 fn ask(owner: LockOwner, (start, end): (u64, u64), kind: LockKind) -> LockAsked {
@@ -28,7 +33,8 @@ fn ask(owner: LockOwner, (start, end): (u64, u64), kind: LockKind) -> LockAsked 
     let pid = 1;
     LockAsked {
         owner,
-        lock: Held { range, kind, pid },
+        open: OpenId(owner.id),
+        lock: HeldLock { range, kind, pid },
     }
 }
 
@@ -36,10 +42,10 @@ fn wait(id: u64) -> Option<WaitId> {
     Some(WaitId { id })
 }
 
-fn granted(client: u64, id: u64) -> LockWoken {
+fn granted(n: u64, id: u64) -> LockWoken {
     LockWoken {
         wait: Wait {
-            client,
+            client: client(n),
             id: WaitId { id },
         },
         outcome: LockOutcome::Granted,
@@ -94,12 +100,12 @@ fn a_client_that_is_dropped_wakes_who_waits_for_it() {
     set(&mut locks, 3, ask(process(3), (0, 9), WRITE), wait(2));
     set(&mut locks, 1, ask(process(3), (9, 9), READ), wait(3));
     set(&mut locks, 2, ask(flock(2), (0, 0), READ), wait(4));
-    let woken = locks.drop_client(1);
+    let woken = locks.drop_client(client(1));
     assert_eq!(woken, [granted(3, 3), granted(2, 4)]);
-    assert!(!locks.is_waiting(1, WaitId { id: 1 }));
+    assert!(!locks.is_waiting(client(1), WaitId { id: 1 }));
     // The wait that went was not in the way of the one behind it.
     assert_eq!(locks.release(fid(3), process(2)), [granted(3, 2)]);
-    assert_eq!(locks.drop_client(1), []);
+    assert_eq!(locks.drop_client(client(1)), []);
 }
 
 #[test]
@@ -203,6 +209,38 @@ fn open_files_that_wait_for_each_other_are_no_deadlock() {
     }
 }
 
+#[test]
+fn a_handle_that_is_closed_takes_its_locks_along() {
+    let mut locks = FileLocks::default();
+    let ofd = |n, open| LockAsked {
+        open: OpenId(open),
+        ..ask(owner(n, open, OwnerKind::Ofd), (0, 0), READ)
+    };
+    for (n, open) in [(1, 5), (1, 6), (2, 5)] {
+        assert_eq!(set(&mut locks, 1, ofd(n, open), None), Granted);
+    }
+    let writer = ask(process(3), (0, 0), WRITE);
+    assert_eq!(set(&mut locks, 1, writer, wait(1)), Queued);
+    assert_eq!(locks.close(fid(1), client(1), OpenId(5)), []);
+    assert_eq!(locks.close(fid(1), client(1), OpenId(5)), []);
+    assert_eq!(locks.close(fid(1), client(2), OpenId(5)), []);
+    assert_eq!(locks.held_by(client(1)).len(), 1);
+    assert_eq!(locks.close(fid(1), client(1), OpenId(6)), [granted(3, 1)]);
+
+    // What a process gave up and took again through another handle is not its first handle's.
+    let through = |open| LockAsked {
+        open: OpenId(open),
+        ..writer
+    };
+    locks.release(fid(1), process(3));
+    assert_eq!(set(&mut locks, 1, through(5), None), Granted);
+    locks.release(fid(1), process(3));
+    assert_eq!(set(&mut locks, 1, through(6), None), Granted);
+    locks.close(fid(1), client(3), OpenId(5));
+    assert!(locks.has(fid(1), &writer));
+    assert_eq!(locks.held_by(client(3))[0].opens, [OpenId(6)]);
+}
+
 /// A process with threads waits in one of them, and takes in another what
 /// somebody waits for that it waits for.
 #[test]
@@ -262,8 +300,10 @@ fn every_number_has_a_bound() {
     while set(&mut locks, files, ask(process(1), (0, 0), WRITE), None) == Granted {
         files += 1;
     }
-    assert_eq!(locks.clients[&1].locks, CLIENT_LOCKS_MAX);
-    assert_eq!(locks.held_by(1).len(), CLIENT_LOCKS_MAX);
+    assert_eq!(locks.clients[&client(1)].locks, CLIENT_LOCKS_MAX);
+    let held = locks.held_by(client(1));
+    let counted = held.iter().map(|owned| owned.locks.len()).sum();
+    assert_eq!(CLIENT_LOCKS_MAX, counted);
 
     for n in 0..FILE_WAITS_MAX as u64 {
         assert_eq!(
@@ -282,9 +322,9 @@ fn every_number_has_a_bound() {
     }
     let asked = ask(process(9), (0, 0), READ);
     assert_eq!(set(&mut locks, 99, asked, wait(1 << 20)), TooMany);
-    locks.drop_client(9);
-    locks.drop_client(1);
-    locks.drop_client(2);
+    locks.drop_client(client(9));
+    locks.drop_client(client(1));
+    locks.drop_client(client(2));
     assert!(locks.files.is_empty() && locks.clients.is_empty() && locks.waits_of.is_empty());
 }
 
@@ -296,7 +336,7 @@ enum Step {
     Release(u64, LockOwner),
     /// The n-th of those that wait.
     Withdraw(usize),
-    Drop(u64),
+    Drop(ClientId),
 }
 
 /// Runs a step on both, and compares what they say and what they hold.
@@ -323,7 +363,7 @@ fn step(locks: &mut FileLocks, oracle: &mut Oracle, n: usize, step: &Step) {
         Step::Withdraw(nth) => {
             let known = oracle.nth_wait(*nth);
             let gone = Wait {
-                client: 0,
+                client: client(0),
                 id: WaitId { id: u64::MAX },
             };
             assert_eq!(locks.withdraw(known.unwrap_or(gone)), known.is_some());
@@ -383,7 +423,8 @@ fn steps() -> impl Strategy<Value = Step> {
         let kind = if is_read { READ } else { WRITE };
         LockAsked {
             owner,
-            lock: Held { range, kind, pid },
+            open: OpenId(owner.id),
+            lock: HeldLock { range, kind, pid },
         }
     });
     prop_oneof![
@@ -391,7 +432,7 @@ fn steps() -> impl Strategy<Value = Step> {
         4 => (0..2u64, owners(), ranges()).prop_map(|(f, o, r)| Step::Unlock(f, o, r)),
         2 => (0..2u64, owners()).prop_map(|(f, o)| Step::Release(f, o)),
         1 => (0..8usize).prop_map(Step::Withdraw),
-        1 => (0..3u64).prop_map(Step::Drop),
+        1 => (0..3u64).prop_map(|n| Step::Drop(client(n))),
     ]
 }
 
@@ -417,13 +458,14 @@ fn all_short_histories_agree_with_a_table_of_bytes() {
         let range = range(start, end);
         for client in 0..2 {
             for kind in [READ, WRITE] {
-                let lock = Held {
+                let lock = HeldLock {
                     range,
                     kind,
                     pid: 1,
                 };
                 let asked = LockAsked {
                     owner: process(client),
+                    open: OpenId(1),
                     lock,
                 };
                 all.extend([false, true].map(|waits| Step::Set(0, asked, waits)));

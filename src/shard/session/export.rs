@@ -91,6 +91,12 @@ impl Export {
         self.state.ended.get()
     }
 
+    /// Comes back after a restart of the box, and may claim what it had.
+    #[must_use]
+    pub fn is_recovering(&self) -> bool {
+        self.state.recovering.get()
+    }
+
     pub(super) fn record(&self, unstable: bool) -> ClientRecord {
         let state = &self.state;
         ClientRecord {
@@ -121,7 +127,8 @@ impl Export {
         }
     }
 
-    pub(super) fn has(&self, feature: u64) -> bool {
+    #[must_use]
+    pub fn has(&self, feature: u64) -> bool {
         self.state.features.get().has(feature)
     }
 

@@ -26,7 +26,7 @@ fn bytes(range: Extent) -> std::ops::RangeInclusive<usize> {
 type Bytes = [BTreeMap<LockOwner, LockKind>; BYTES];
 
 /// What a table holds, byte by byte.
-pub fn by_byte(held: Option<&BTreeMap<LockOwner, Vec<Held>>>) -> Bytes {
+pub fn by_byte(held: Option<&BTreeMap<LockOwner, Vec<HeldLock>>>) -> Bytes {
     let mut all = Bytes::default();
     for (owner, held) in held.into_iter().flatten() {
         for lock in held {
@@ -163,7 +163,7 @@ impl Oracle {
         self.wake(file)
     }
 
-    pub fn drop_client(&mut self, client: u64) -> Vec<LockWoken> {
+    pub fn drop_client(&mut self, client: ClientId) -> Vec<LockWoken> {
         self.waiting
             .retain(|(_, _, asked)| asked.owner.client != client);
         let mut woken = Vec::new();
