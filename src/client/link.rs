@@ -2,7 +2,7 @@
 //! and again, for ever, with jittered back-off over the host list.
 
 use super::ledger::{State, Welcome};
-use super::{CallError, ConnectError, Import};
+use super::{CallError, ConnectError, Import, filelocks};
 use crate::base::limits::{PAYLOAD_MAX, TAGS_MAX};
 use crate::base::{Errno, Mono};
 use crate::wire::connect::{ANY_SHARD, Features};
@@ -324,7 +324,8 @@ async fn run<W: World>(import: &Rc<Import<W>>, fresh: Fresh<W>) -> StreamError {
                 let mut ledger = import.ledger.borrow_mut();
                 ledger.on_reply(message.xid, &head, reply, data);
             }
-            Content::Notice(head, _) => {
+            Content::Notice(head, notice) => {
+                import.file_locks.borrow_mut().on_notice(&notice);
                 import.ledger.borrow_mut().on_committed(head.last_committed);
             }
             Content::EarlyReply(_) => {}
@@ -338,7 +339,12 @@ async fn run<W: World>(import: &Rc<Import<W>>, fresh: Fresh<W>) -> StreamError {
 }
 
 /// The state that the answer to CONNECT leads to.
-fn greet<W: World>(import: &Import<W>, sender: &Sender<W::Conn>, host: &str, reply: &ConnectReply) {
+fn greet<W: World>(
+    import: &Rc<Import<W>>,
+    sender: &Sender<W::Conn>,
+    host: &str,
+    reply: &ConnectReply,
+) {
     let checksum = reply.features.has(Features::CHECKSUM);
     let welcome = import.ledger.borrow_mut().on_connected(reply, checksum);
     *import.agreed.borrow_mut() = Some(reply.clone());
@@ -354,11 +360,15 @@ fn greet<W: World>(import: &Import<W>, sender: &Sender<W::Conn>, host: &str, rep
             }
         ),
     );
+    import.file_locks.borrow_mut().on_connected();
     match welcome {
         Welcome::Continue => full(import, sender),
         Welcome::Recover => {
             import.enter(State::Replay);
             for frame in import.ledger.borrow_mut().replays() {
+                sender.push(frame);
+            }
+            for frame in filelocks::claims(import) {
                 sender.push(frame);
             }
             advance(import);
@@ -370,6 +380,7 @@ fn greet<W: World>(import: &Import<W>, sender: &Sender<W::Conn>, host: &str, rep
                 import.world.log(Level::Error, &line);
             }
             tell_lost(import);
+            filelocks::evicted(import);
             full(import, sender);
         }
     }

@@ -208,6 +208,13 @@ impl FileLocks {
         held.is_some_and(|held| ranges::covers(held, &whole(*asked).lock))
     }
 
+    /// Has the owner anything on the file?
+    #[must_use]
+    pub fn has_any(&self, fid: Fid, owner: LockOwner) -> bool {
+        let file = self.files.get(&fid);
+        file.is_some_and(|file| file.held.contains_key(&owner))
+    }
+
     /// Has any owner of the file a lock, or waits for one?
     #[must_use]
     pub fn is_locked(&self, fid: Fid) -> bool {
@@ -383,6 +390,14 @@ impl FileLocks {
             return is_over.then_some(LockOutcome::Deadlock);
         }
         Some(self.take(fid, asked))
+    }
+
+    /// Takes over what another table has granted, whoever seems to be in the
+    /// way: for a copy, which may hear of a grant before it hears of the unlock
+    /// that made it possible.
+    pub fn note(&mut self, fid: Fid, asked: LockAsked) {
+        let asked = whole(asked);
+        self.take(fid, &asked);
     }
 
     /// Takes a lock that nobody is in the way of: `Granted` or `TooMany`.

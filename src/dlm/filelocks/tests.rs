@@ -302,7 +302,7 @@ fn every_number_has_a_bound() {
     }
     assert_eq!(locks.clients[&client(1)].locks, CLIENT_LOCKS_MAX);
     let held = locks.held_by(client(1));
-    let counted = held.iter().map(|owned| owned.locks.len()).sum();
+    let counted: usize = held.iter().map(|owned| owned.locks.len()).sum();
     assert_eq!(CLIENT_LOCKS_MAX, counted);
 
     for n in 0..FILE_WAITS_MAX as u64 {
@@ -401,10 +401,12 @@ fn agree(locks: &FileLocks, oracle: &Oracle) {
         assert_eq!(locks.is_locked(fid(file)), is_locked);
     }
     assert_eq!(waits, oracle.waits());
-    assert_eq!(waits, locks.waits_of.values().map(BTreeSet::len).sum());
+    let indexed: usize = locks.waits_of.values().map(BTreeSet::len).sum();
+    assert_eq!(waits, indexed);
     let counted: usize = locks.clients.values().map(|c| c.locks).sum();
     let of_file = |f: &File| f.held.values().map(Vec::len).sum::<usize>();
-    assert_eq!(counted, locks.files.values().map(of_file).sum());
+    let of_files: usize = locks.files.values().map(of_file).sum();
+    assert_eq!(counted, of_files);
 }
 
 fn owners() -> impl Strategy<Value = LockOwner> {
