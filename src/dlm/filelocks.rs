@@ -208,6 +208,16 @@ impl FileLocks {
         held.is_some_and(|held| ranges::covers(held, &whole(*asked).lock))
     }
 
+    /// Granted locks, and waits, of all files.
+    #[must_use]
+    pub fn locks(&self) -> usize {
+        self.clients.values().map(|client| client.locks).sum()
+    }
+    #[must_use]
+    pub fn waits(&self) -> usize {
+        self.clients.values().map(|client| client.waits.len()).sum()
+    }
+
     /// Has the owner anything on the file?
     #[must_use]
     pub fn has_any(&self, fid: Fid, owner: LockOwner) -> bool {
