@@ -156,8 +156,9 @@ async fn handle<W: World>(call: &Call<'_, W>) -> Result<Outgoing, Errno> {
         | Request::Disconnect(_)
         | Request::DeclareCred(_)
         | Request::ReplayDone(_)
-        | Request::Relock(_)
         | Request::Abandon(_) => Ok(done()),
+        // Only in the order of the stream, before anything else is served.
+        Request::Relock(_) => Err(Errno::EINVAL),
     }
 }
 

@@ -154,16 +154,17 @@ fn tell<W: World>(shard: &Shard<W>, woken: Vec<LockWoken>) {
 }
 
 fn owner_of<W: World>(call: &Call<'_, W>) -> Result<LockOwner, Errno> {
-    if !call.export.has(Features::FILE_LOCKS) {
+    let head = &call.incoming.head;
+    owner_in(call.export, head.owner, head.owner_kind)
+}
+
+fn owner_in(export: &Export, id: u64, kind: u8) -> Result<LockOwner, Errno> {
+    if !export.has(Features::FILE_LOCKS) {
         return Err(Errno::ENOSYS);
     }
-    let head = &call.incoming.head;
-    let kind = OwnerKind::of(head.owner_kind).ok_or(Errno::EINVAL)?;
-    Ok(LockOwner {
-        client: call.export.client,
-        id: head.owner,
-        kind,
-    })
+    let kind = OwnerKind::of(kind).ok_or(Errno::EINVAL)?;
+    let client = export.client;
+    Ok(LockOwner { client, id, kind })
 }
 
 fn checked(range: Extent) -> Result<Extent, Errno> {
@@ -209,3 +210,6 @@ fn outgoing(answer: LockAnswer) -> Outgoing {
         lsn: Lsn(0),
     }
 }
+
+#[cfg(test)]
+mod tests;
