@@ -94,14 +94,20 @@ impl<W: World> Client<W> {
             return Err(CallError::Failed(Errno::EIO));
         }
         let wait = (asked.wait && asked.kind.is_some()).then(|| self.begin_wait());
-        let result = self
-            .settle_lock(context, asked, wait.as_ref(), raised)
-            .await;
+        let heard = Cell::new(false);
+        let settled = self.settle_lock(context, asked, wait.as_ref(), raised, &heard);
+        let result = settled.await;
         let mut book = self.0.file_locks.borrow_mut();
         if let Some((id, _)) = wait {
             book.waits.remove(&id);
+            if heard.get() && result == Err(CallError::TimedOut) {
+                let left = self.clone().abandon(context.clone(), asked, id);
+                self.world().spawn(left);
+            }
         }
-        book.note(owner, &asked, result.is_ok());
+        if heard.get() {
+            book.note(owner, &asked, result.is_ok());
+        }
         result
     }
 
@@ -136,13 +142,15 @@ impl<W: World> Client<W> {
         (id, waiting)
     }
 
-    /// Asks until there is a result, over any number of connections.
+    /// Asks until there is a result, over any number of connections. `heard`:
+    /// the box has answered, and may have a wait by now.
     async fn settle_lock(
         &self,
         context: &Context,
         asked: LockCall,
         wait: Option<&(WaitId, Rc<Waiting>)>,
         raised: impl Future<Output = ()>,
+        heard: &Cell<bool>,
     ) -> Result<(), CallError> {
         let mut raised = Raised {
             future: pin!(raised),
@@ -157,7 +165,17 @@ impl<W: World> Client<W> {
                 pid: asked.pid,
                 wait: wait.map(|(id, _)| *id),
             });
-            let state = state_of(self.ask_lock(context, request, &mut raised).await)?;
+            let outcome = self.ask_lock(context, request, &mut raised).await;
+            let state = match (state_of(outcome), wait) {
+                // Not sent this time: but the box may have the wait.
+                (Err(CallError::Interrupted), Some((id, _))) if heard.get() => {
+                    return self.unwait(context, &asked, *id).await;
+                }
+                (state, _) => {
+                    heard.set(heard.get() || !is_unsent(&state));
+                    state?
+                }
+            };
             let (id, waiting) = match (state, wait) {
                 (LockState::Granted, _) => return Ok(()),
                 (LockState::Queued, Some(wait)) => wait,
@@ -191,6 +209,26 @@ impl<W: World> Client<W> {
             LockState::Withdrawn => Err(CallError::Interrupted),
             LockState::Queued | LockState::InTheWay => Err(CallError::Protocol),
         }
+    }
+
+    /// Ends a wait that its caller has given up because the box was away: as
+    /// soon as it is there again, and the lock with it if it was granted.
+    async fn abandon(self, context: Context, asked: LockCall, wait: WaitId) {
+        loop {
+            match self.unwait(&context, &asked, wait).await {
+                Err(CallError::TimedOut) => self.changed().await,
+                Err(_) => return,
+                Ok(()) => break,
+            }
+        }
+        let unlock = LockCall {
+            kind: None,
+            wait: false,
+            ..asked
+        };
+        // Without an answer the client is evicted or closed, and so is the lock.
+        let never = std::future::pending();
+        let _: Result<(), CallError> = Box::pin(self.lock(&context, unlock, never)).await;
     }
 
     /// A call that an interrupt ends if it has not been sent yet (C11).
@@ -342,6 +380,13 @@ pub(super) fn evicted<W: World>(import: &Import<W>) {
         let line = format!("evicted by the box: the file locks of {lost} owners are lost");
         import.world.log(Level::Error, &line);
     }
+}
+
+fn is_unsent(state: &Result<LockState, CallError>) -> bool {
+    matches!(
+        state,
+        Err(CallError::Interrupted | CallError::TimedOut | CallError::Closed)
+    )
 }
 
 fn state_of(outcome: Outcome) -> Result<LockState, CallError> {
