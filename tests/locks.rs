@@ -169,6 +169,30 @@ fn a_mount_that_dies_is_evicted_and_its_locks_go_on() {
 }
 
 #[test]
+fn a_mount_that_was_evicted_says_so_once_and_goes_on() {
+    on_two_mounts("lease = 1s\n", |site, a, b| {
+        let holder = open(a);
+        flock(&holder, Flock::LockExclusive).unwrap();
+        let waiter = blocked("flock", b);
+        until_waiting(site, 1);
+        let pid = mount_pid(a.parent().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        let waiter = waiter.wait_for_lock();
+        rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+        let mut said = flock(&holder, Flock::NonBlockingLockExclusive);
+        // Until it knows, it asks a box that does not answer it.
+        until("it is told", || {
+            let is_told = said == Err(libc::EIO);
+            said = flock(&holder, Flock::NonBlockingLockExclusive);
+            is_told
+        });
+        assert_eq!(said, Err(libc::EAGAIN));
+        waiter.kill();
+        flock(&holder, Flock::LockExclusive).unwrap();
+    });
+}
+
+#[test]
 fn processes_on_two_mounts_that_wait_for_each_other_are_told() {
     on_two_mounts("", |site, a, b| {
         let (f, g) = (open(a), open(&beside(a)));

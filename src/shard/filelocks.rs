@@ -5,14 +5,15 @@
 //! A handler looks at the table once, without an await, after it has waited for
 //! the clients that may claim locks from before a restart (at most the recovery
 //! window; a bounded wait may hold its slot). Nothing of the table is on flash:
-//! clients claim what they had.
+//! clients claim what they had. Whether the handle is open is not asked: one of
+//! before an eviction is not, and works on.
 //!
 //! [`dlm::FileLocks`]: crate::dlm::FileLocks
 
 use super::meta::Call;
 use super::session::{self, Export};
 use super::{Outgoing, Shard};
-use crate::base::{Errno, Extent, Fid, HeldLock, Lsn, OpenId, OwnerKind, Transno};
+use crate::base::{Errno, Extent, HeldLock, Lsn, OpenId, OwnerKind, Transno};
 use crate::dlm::{LockAsked, LockOutcome, LockOwner, LockWoken, OwnedLocks, Wait};
 use crate::wire::filelock::{Getlk, LockAnswer, LockState, Locked, Relock, Setlk, Unwait};
 use crate::wire::op::Close;
@@ -29,9 +30,7 @@ pub async fn setlk<W: World>(call: &Call<'_, W>, op: &Setlk) -> Result<Outgoing,
         return Ok(answer(LockState::Granted));
     };
     shard.sessions.reclaimed().await;
-    // What is not there any more gets no locks: nobody would give them up.
     is_here(call.export)?;
-    holds(call.export, op.fid, op.open)?;
     let lock = HeldLock {
         range,
         kind,
@@ -123,9 +122,6 @@ pub fn claim<W: World>(shard: &Shard<W>, export: &Export, claim: &Relock) -> Res
         opens: claim.opens.clone(),
         locks: claim.locks.clone(),
     };
-    for open in &own.opens {
-        holds(export, own.fid, *open)?;
-    }
     let ranges = own.locks.iter().map(|lock| checked(lock.range));
     ranges.collect::<Result<Vec<_>, _>>()?;
     let (is_granted, woken) = shard.file_locks.borrow_mut().claim(&own);
@@ -174,18 +170,11 @@ fn checked(range: Extent) -> Result<Extent, Errno> {
     }
 }
 
+/// Who was thrown out gets no locks any more: nobody would give them up.
 fn is_here(export: &Export) -> Result<(), Errno> {
     match export.is_ended() {
         true => Err(Errno::ENOTCONN),
         false => Ok(()),
-    }
-}
-
-fn holds(export: &Export, fid: Fid, open: OpenId) -> Result<(), Errno> {
-    let opens = export.opens.borrow();
-    match opens.get(&open) {
-        Some((of, _)) if *of == fid => Ok(()),
-        _ => Err(Errno::EBADF),
     }
 }
 

@@ -12,8 +12,7 @@ use crate::{code, record};
 
 record! {
     /// Takes, changes or gives up a lock. EAGAIN: somebody's lock is in the way,
-    /// EDEADLK: the process would wait for itself, ENOLCK: too many locks,
-    /// EBADF: `open` is no handle of the file.
+    /// EDEADLK: the process would wait for itself, ENOLCK: too many locks.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Setlk {
         pub fid: Fid,

@@ -2,8 +2,8 @@
 //! A whole box and real clients over the simulated network.
 
 use super::*;
-use crate::base::{ClientId, LockKind, ShardId, TargetId, WaitId};
-use crate::client::{CallError, Client, Context, LockCall, State};
+use crate::base::{ClientId, Fid, LockKind, ShardId, TargetId, WaitId};
+use crate::client::{CallError, Client, Context, LockCall, Options, State};
 use crate::sim::{Cluster, Sim, SimWorld};
 use crate::wire::Request;
 use crate::world::sync::Signal;
@@ -93,9 +93,6 @@ fn requests_that_make_no_sense_are_refused() {
         c.start();
         let client = c.client("a").await.unwrap().client;
         let a = User::new(&client, "f", 1, OwnerKind::Posix).await;
-        let mut wrong = a.clone();
-        wrong.open = OpenId(99);
-        assert_eq!(wrong.attempt(ALL, READ).await, failed(Errno::EBADF));
         assert_eq!(a.attempt((5, 4), READ).await, failed(Errno::EINVAL));
         assert_eq!(a.give_up((5, 4)).await, failed(Errno::EINVAL));
         let mut context = a.context.clone();
@@ -224,11 +221,58 @@ fn locks_end_with_the_handle_and_with_the_client() {
                     c.sim.sleep(Duration::from_millis(100)).await;
                 }
                 assert_eq!(holder.attempt(ALL, READ).await, failed(Errno::EIO));
-                let again = User::new(&client, "f", 1, OwnerKind::Flock).await;
-                again.attempt(ALL, READ).await.unwrap();
+                holder.attempt(ALL, READ).await.unwrap();
             }
         }
     });
+}
+
+/// A wait whose caller is interrupted while the box is away, on a mount with a
+/// deadline, fails; what the box had of it is given back, granted or not.
+#[test]
+fn a_wait_that_is_given_up_while_the_box_is_away_leaves_nothing() {
+    for is_granted in [false, true] {
+        let c = Cluster::new(6);
+        c.run(async {
+            use crate::world::World as _;
+            c.start();
+            let one = c.client("a").await.unwrap().client;
+            let options = Options {
+                deadline: Some(Duration::from_secs(2)),
+                ..Options::default()
+            };
+            let world = c.sim.world("b");
+            let hosts = vec!["box:9880".to_owned()];
+            let two = Client::connect(world.clone(), hosts, "main", options).await;
+            let a = User::new(&one, "f", 1, OwnerKind::Posix).await;
+            let b = User::new(&two.unwrap(), "f", 1, OwnerKind::Posix).await;
+            a.take(ALL, WRITE).await.unwrap();
+            let asked = b.call(ALL, Some(WRITE), true);
+            let (user, got) = (b.clone(), Rc::new(RefCell::new(None)));
+            let said = Rc::clone(&got);
+            spawn(&world.clone(), async move {
+                let raised = world.sleep(Duration::from_secs(8));
+                let result = user.client.lock(&user.context, asked, raised).await;
+                *said.borrow_mut() = Some(result);
+            });
+            until_waiting(&c, 1).await;
+            c.sim.partition("b", "box");
+            c.sim.cut("b", "box");
+            if is_granted {
+                a.give_up(ALL).await.unwrap();
+            }
+            c.sim.sleep(Duration::from_secs(10)).await;
+            assert_eq!(*got.borrow(), Some(Err(CallError::TimedOut)));
+            c.sim.heal();
+            if !is_granted {
+                until_waiting(&c, 0).await;
+            }
+            while a.attempt(ALL, WRITE).await.is_err() {
+                c.sim.sleep(Duration::from_millis(100)).await;
+            }
+            assert!(b.client.history().iter().all(|t| t.to != State::Evicted));
+        });
+    }
 }
 
 /// Nobody is granted a lock before those who may have had it have come back or
