@@ -249,6 +249,26 @@ fn a_signal_ends_a_wait() {
     });
 }
 
+#[test]
+fn a_mount_that_is_torn_off_leaves_no_waits() {
+    on_two_mounts("", |site, a, b| {
+        let holder = open(a);
+        flock(&holder, Flock::LockExclusive).unwrap();
+        let waiter = blocked("flock", b);
+        until_waiting(site, 1);
+        let mount = b.parent().unwrap();
+        let pid = mount_pid(mount).unwrap().as_raw_nonzero();
+        // The kernel ends the connection; the mount point is busy still.
+        let _ = rustix::mount::unmount(mount, rustix::mount::UnmountFlags::FORCE);
+        assert_ne!(waiter.outcome(), "locked");
+        until_waiting(site, 0);
+        let proc = PathBuf::from(format!("/proc/{pid}"));
+        until("the mount process has ended", || !proc.exists());
+        flock(&holder, Flock::Unlock).unwrap();
+        assert_eq!(counts(site), (0, 0));
+    });
+}
+
 /// L6: waits use up no reply slots, so that the unlock can be sent.
 #[test]
 fn more_waits_than_reply_slots() {

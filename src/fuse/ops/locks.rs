@@ -4,7 +4,7 @@
 //! (L12), which is how an OFD lock ends.
 
 use crate::base::{Codec, Errno, Extent, LockKind, OpenId, OwnerKind};
-use crate::client::LockCall;
+use crate::client::{Context, LockCall};
 use crate::fuse::abi::flag::{LK_FLOCK, init};
 use crate::fuse::abi::input::{FileLock, FlushIn, LkIn};
 use crate::fuse::session::{Origin, Outcome, Session};
@@ -12,6 +12,10 @@ use crate::fuse::upstream::{Interrupt, Upstream};
 use crate::wire::filelock::{Getlk, LockState};
 use crate::wire::{Reply, Request};
 use crate::world::{Level, World};
+use std::future::{Future, pending, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
 
 impl<W: World, U: Upstream> Session<W, U> {
     pub(super) async fn on_setlk(
@@ -29,8 +33,18 @@ impl<W: World, U: Upstream> Session<W, U> {
             wait,
         };
         let context = &self.locker(from, args.owner, owner_kind(&args));
-        let done = self.upstream.lock(context, asked, &from.interrupt).await;
-        done.map_err(unsupported).map(|()| Outcome::Done)
+        let mut done = pin!(self.upstream.lock(context, asked, &from.interrupt));
+        // A mount that is torn off has nobody who could interrupt the wait.
+        let mut end = pin!(async {
+            self.unmounted().await;
+            from.interrupt.raise();
+            pending::<()>().await;
+        });
+        let done = poll_fn(|cx| {
+            let _: Poll<()> = end.as_mut().poll(cx);
+            done.as_mut().poll(cx)
+        });
+        done.await.map_err(unsupported).map(|()| Outcome::Done)
     }
 
     pub(super) async fn on_getlk(&self, from: &Origin, args: LkIn) -> Result<Outcome, Errno> {
@@ -95,8 +109,8 @@ impl<W: World, U: Upstream> Session<W, U> {
         Ok(Outcome::Done)
     }
 
-    fn locker(&self, from: &Origin, owner: u64, kind: OwnerKind) -> crate::client::Context {
-        let mut context = crate::client::Context::new(std::rc::Rc::clone(&from.caller));
+    fn locker(&self, from: &Origin, owner: u64, kind: OwnerKind) -> Context {
+        let mut context = Context::new(Rc::clone(&from.caller));
         context.owner = owner;
         context.owner_kind = kind as u8;
         context
