@@ -6,7 +6,7 @@ mod support;
 #[path = "locks/calls.rs"]
 mod calls;
 
-use calls::{Child, Lock, blocked, fcntl, flock, lock, ofd, test};
+use calls::{ALL, Child, END, Lock, blocked, fcntl, flock, lock, ofd, test};
 use rustix::fs::FlockOperation as Flock;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -55,11 +55,11 @@ fn ranges_conflict_between_mounts() {
         fcntl(&a, Lock::Write, 10..20).unwrap();
         assert_eq!(fcntl(&b, Lock::Read, 19..30), Err(libc::EAGAIN));
         assert_eq!(fcntl(&b, Lock::Write, 0..10), Ok(()));
-        assert_eq!(fcntl(&b, Lock::Write, 20..0), Ok(()), "to the end");
+        assert_eq!(fcntl(&b, Lock::Write, 20..END), Ok(()), "to the end");
         assert_eq!(test(&a, Lock::Read, 0..5), Some((Lock::Write, 0..10, 0)));
         assert_eq!(
-            test(&a, Lock::Read, 1 << 40..0),
-            Some((Lock::Write, 20..0, 0))
+            test(&a, Lock::Read, 1 << 40..END),
+            Some((Lock::Write, 20..END, 0))
         );
         assert_eq!(test(&a, Lock::Write, 10..20), None);
 
@@ -69,23 +69,23 @@ fn ranges_conflict_between_mounts() {
         assert_eq!(fcntl(&b, Lock::Write, 12..15), Err(libc::EAGAIN));
         fcntl(&a, Lock::Unlock, 15..20).unwrap();
         fcntl(&b, Lock::Write, 15..20).unwrap();
-        assert_eq!(test(&b, Lock::Read, 0..0), Some((Lock::Write, 10..12, 0)));
+        assert_eq!(test(&b, Lock::Read, ALL), Some((Lock::Write, 10..12, 0)));
         assert_eq!(counts(site), (2 + 3, 0));
 
         // Another process on the same mount is another owner, and is named.
         let child = Child::start("fcntl", &site.path("b/g"));
         let g = open(&site.path("b/g"));
-        assert_eq!(fcntl(&g, Lock::Read, 0..0), Err(libc::EAGAIN));
-        let (kind, range, pid) = test(&g, Lock::Read, 0..0).unwrap();
-        assert_eq!((kind, range, pid), (Lock::Write, 0..0, child.pid()));
+        assert_eq!(fcntl(&g, Lock::Read, ALL), Err(libc::EAGAIN));
+        let (kind, range, pid) = test(&g, Lock::Read, ALL).unwrap();
+        assert_eq!((kind, range, pid), (Lock::Write, ALL, child.pid()));
         child.kill();
         until("its locks went with it", || {
-            test(&g, Lock::Read, 0..0).is_none()
+            test(&g, Lock::Read, ALL).is_none()
         });
 
         // One close of a file ends all locks of the process on it.
         drop(File::open(site.path("b/f")).unwrap());
-        assert_eq!(fcntl(&a, Lock::Write, 0..0), Ok(()));
+        assert_eq!(fcntl(&a, Lock::Write, ALL), Ok(()));
         assert_eq!(counts(site), (1, 0));
     });
 }
@@ -107,7 +107,7 @@ fn flock_between_mounts() {
         // As on Linux, the attempt has cost the shared lock.
         flock(&a, Flock::NonBlockingLockExclusive).unwrap();
         // fcntl locks do not meet it.
-        fcntl(&b, Lock::Write, 0..0).unwrap();
+        fcntl(&b, Lock::Write, ALL).unwrap();
         assert_eq!(flock(&b, Flock::NonBlockingLockShared), Err(libc::EAGAIN));
         flock(&a, Flock::Unlock).unwrap();
         flock(&b, Flock::NonBlockingLockExclusive).unwrap();
@@ -125,12 +125,12 @@ fn a_lock_is_handed_over_when_its_holder_unlocks_closes_or_dies() {
     on_two_mounts("", |site, a, b| {
         // Unlocks, in the order of the waits.
         let holder = open(a);
-        fcntl(&holder, Lock::Write, 0..0).unwrap();
+        fcntl(&holder, Lock::Write, ALL).unwrap();
         let first = blocked("fcntl", b);
         until_waiting(site, 1);
         let second = blocked("fcntl", a);
         until_waiting(site, 2);
-        fcntl(&holder, Lock::Unlock, 0..0).unwrap();
+        fcntl(&holder, Lock::Unlock, ALL).unwrap();
         let first = first.wait_for_lock();
         assert_eq!(counts(site), (1, 1));
         first.kill();
@@ -230,7 +230,7 @@ fn locks_of_open_files_end_with_them() {
 fn a_signal_ends_a_wait() {
     on_two_mounts("", |site, a, b| {
         let holder = open(a);
-        fcntl(&holder, Lock::Write, 0..0).unwrap();
+        fcntl(&holder, Lock::Write, ALL).unwrap();
         flock(&holder, Flock::LockExclusive).unwrap();
         for kind in ["fcntl", "flock"] {
             let waiter = blocked(kind, b);
@@ -307,7 +307,7 @@ fn locks_and_waits_survive_a_box_that_is_killed() {
         fcntl(&holder, Lock::Read, 4..6).unwrap();
         flock(&holder, Flock::LockShared).unwrap();
         let own = open(&beside(b));
-        ofd(&own, Lock::Write, 0..0).unwrap();
+        ofd(&own, Lock::Write, ALL).unwrap();
         let waiters = [blocked("fcntl", b), blocked("flock", b)];
         until_waiting(site, 2);
         for clean in [false, true] {
@@ -332,7 +332,7 @@ fn locks_and_waits_survive_a_box_that_is_killed() {
             assert_eq!(counts(site).0, 4);
         }
         flock(&holder, Flock::Unlock).unwrap();
-        fcntl(&holder, Lock::Unlock, 0..0).unwrap();
+        fcntl(&holder, Lock::Unlock, ALL).unwrap();
         for waiter in waiters {
             waiter.wait_for_lock().kill();
         }

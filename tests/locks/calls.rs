@@ -15,7 +15,10 @@ pub enum Lock {
     Unlock,
 }
 
-/// `range.end` 0: to the end of the file, wherever that is.
+/// To the end of the file, wherever that is.
+pub const END: i64 = i64::MAX;
+pub const ALL: Range<i64> = 0..END;
+
 fn raw(kind: Lock, range: &Range<i64>) -> libc::flock {
     let number = match kind {
         Lock::Read => libc::F_RDLCK,
@@ -26,10 +29,9 @@ fn raw(kind: Lock, range: &Range<i64>) -> libc::flock {
         l_type: i16::try_from(number).unwrap(),
         l_whence: i16::try_from(libc::SEEK_SET).unwrap(),
         l_start: range.start,
-        l_len: if range.end == 0 {
-            0
-        } else {
-            range.end - range.start
+        l_len: match range.end {
+            END => 0,
+            end => end - range.start,
         },
         l_pid: 0,
     }
@@ -64,7 +66,7 @@ pub fn test(file: &File, kind: Lock, range: Range<i64>) -> Option<(Lock, Range<i
     let mut lock = raw(kind, &range);
     call(file, libc::F_GETLK, &mut lock).unwrap();
     let end = match lock.l_len {
-        0 => 0,
+        0 => END,
         len => lock.l_start + len,
     };
     let found = |kind| Some((kind, lock.l_start..end, lock.l_pid));
@@ -177,14 +179,14 @@ pub fn run_child() {
     let file = open(path);
     let mut other = None;
     let result = match what.to_str().unwrap() {
-        "fcntl" => lock(&file, Lock::Write, 0..0),
-        "ofd" => call(&file, libc::F_OFD_SETLKW, &mut raw(Lock::Write, &(0..0))),
+        "fcntl" => lock(&file, Lock::Write, ALL),
+        "ofd" => call(&file, libc::F_OFD_SETLKW, &mut raw(Lock::Write, &ALL)),
         "flock" => flock(&file, FlockOperation::LockExclusive),
         "fcntl-then-beside" => {
-            lock(&file, Lock::Write, 0..0).unwrap();
+            lock(&file, Lock::Write, ALL).unwrap();
             println!("said: locked");
             let beside = other.insert(open(&path.with_file_name("f")));
-            lock(beside, Lock::Write, 0..0)
+            lock(beside, Lock::Write, ALL)
         }
         what => panic!("{what}"),
     };

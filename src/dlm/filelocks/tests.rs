@@ -367,7 +367,9 @@ fn step(locks: &mut FileLocks, oracle: &mut Oracle, n: usize, step: &Step) {
                 id: WaitId { id: u64::MAX },
             };
             assert_eq!(locks.withdraw(known.unwrap_or(gone)), known.is_some());
-            known.map(|wait| oracle.withdraw(wait));
+            if let Some(wait) = known {
+                oracle.withdraw(wait);
+            }
         }
         Step::Drop(client) => {
             assert_eq!(

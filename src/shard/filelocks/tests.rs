@@ -287,6 +287,8 @@ fn a_restart_gives_no_lock_away_that_may_be_claimed() {
         let b = User::new(&two.client, "f", 1, OwnerKind::Posix).await;
         for kept in [true, false] {
             a.take((3, 4), WRITE).await.unwrap();
+            // Else it would be waited for because of what it created.
+            c.sim.sleep(Duration::from_secs(5)).await;
             c.sim.partition("a", "box");
             c.crash();
             c.start();
