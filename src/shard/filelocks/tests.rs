@@ -4,7 +4,7 @@
 use super::*;
 use crate::base::{ClientId, Fid, LockKind, ShardId, TargetId, WaitId};
 use crate::client::{CallError, Client, Context, LockCall, Options, State};
-use crate::sim::{Cluster, Sim, SimWorld};
+use crate::sim::{Cluster, Crash, Sim, SimWorld};
 use crate::wire::Request;
 use crate::world::sync::Signal;
 use std::cell::{Cell, RefCell};
@@ -314,6 +314,41 @@ fn a_restart_gives_no_lock_away_that_may_be_claimed() {
             c.sim.sleep(Duration::from_millis(100)).await;
         }
         assert_eq!(a.give_up((3, 4)).await, failed(Errno::EIO));
+    });
+}
+
+/// L3: a request that waited for the recovery window while its client was
+/// thrown out takes no lock, which nobody would give up.
+#[test]
+fn a_client_that_is_thrown_out_while_it_waits_gets_nothing() {
+    let c = Cluster::new(7);
+    c.run(async {
+        c.start();
+        let one = c.client("a").await.unwrap().client;
+        let options = Options {
+            lease: Duration::from_secs(1),
+            ..Options::default()
+        };
+        let hosts = vec!["box:9880".to_owned()];
+        let two = Client::connect(c.sim.world("b"), hosts, "main", options).await;
+        let _a = User::new(&one, "f", 1, OwnerKind::Posix).await;
+        let b = User::new(&two.unwrap(), "f", 1, OwnerKind::Posix).await;
+        c.sim.sleep(Duration::from_secs(5)).await;
+        c.sim.partition("a", "box");
+        c.crash();
+        c.start();
+        spawn(&c.sim.world("b"), async move {
+            let _: Result<(), CallError> = b.take(ALL, WRITE).await;
+        });
+        let clients = || c.shard().map_or_else(Vec::new, |s| s.sessions.clients());
+        while !clients().iter().any(|client| client.running > 0) {
+            c.sim.sleep(Duration::from_millis(1)).await;
+        }
+        c.sim.crash_as("b", Crash::Process);
+        c.sim.sleep(Duration::from_secs(15)).await;
+        assert_eq!(clients(), []);
+        let shard = c.shard().unwrap();
+        assert_eq!(shard.file_locks.borrow().locks(), 0);
     });
 }
 
