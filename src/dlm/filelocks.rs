@@ -20,69 +20,11 @@
 use crate::base::{ClientId, Extent, Fid, HeldLock, LockKind, OpenId, OwnerKind, WaitId};
 use std::collections::{BTreeMap, BTreeSet};
 
+mod deadlock;
 mod ranges;
+mod words;
 
-/// Whose lock it is (L12).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LockOwner {
-    pub client: ClientId,
-    /// The client's own number for the process's files or the open file.
-    pub id: u64,
-    pub kind: OwnerKind,
-}
-
-/// What is asked for. The range of a flock is not looked at: it is the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LockAsked {
-    pub owner: LockOwner,
-    /// The handle that it is taken through, and ends with.
-    pub open: OpenId,
-    pub lock: HeldLock,
-}
-
-/// All that one owner has on one file, and the handles it came through.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OwnedLocks {
-    pub fid: Fid,
-    pub owner: LockOwner,
-    pub opens: Vec<OpenId>,
-    pub locks: Vec<HeldLock>,
-}
-
-/// A lock that is in the way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FoundLock {
-    pub owner: LockOwner,
-    pub lock: HeldLock,
-}
-
-/// What became of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LockOutcome {
-    Granted,
-    /// Its wait will be woken.
-    Queued,
-    /// Another owner's lock is in the way, and the request does not wait.
-    WouldBlock,
-    /// The process would wait for itself.
-    Deadlock,
-    /// A bound is reached, nothing changed (of a flock: the old lock is lost).
-    TooMany,
-}
-
-/// A wait, by who waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Wait {
-    pub client: ClientId,
-    pub id: WaitId,
-}
-
-/// A wait that is over: `Granted`, `Deadlock` or `TooMany`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LockWoken {
-    pub wait: Wait,
-    pub outcome: LockOutcome,
-}
+pub use words::{FoundLock, LockAsked, LockOutcome, LockOwner, LockWoken, OwnedLocks, Wait};
 
 /// Locks of one client, over all files; waits of one client.
 pub const CLIENT_LOCKS_MAX: usize = 1 << 16;
@@ -464,54 +406,6 @@ impl FileLocks {
         if client.is_some_and(|client| client.locks == 0 && client.waits.is_empty()) {
             self.clients.remove(&id);
         }
-    }
-
-    /// Would `asked`, waiting, wait for its own owner? Only processes are
-    /// looked at, as on Linux: who else may let an open file's lock go is not
-    /// known.
-    fn is_deadlock(&self, fid: Fid, asked: &LockAsked) -> bool {
-        if asked.owner.kind != OwnerKind::Posix {
-            return false;
-        }
-        let mut seen = BTreeSet::new();
-        let mut ahead = self.blocking_processes(fid, asked, asked.owner);
-        while let Some(owner) = ahead.pop() {
-            if owner == asked.owner {
-                return true;
-            }
-            if seen.len() >= DEADLOCK_OWNERS_MAX || !seen.insert(owner) {
-                continue;
-            }
-            for id in self.waits_of.get(&owner).into_iter().flatten() {
-                let wait = self.waiting(Wait {
-                    client: owner.client,
-                    id: *id,
-                });
-                if let Some((fid, theirs)) = wait {
-                    ahead.extend(self.blocking_processes(fid, &theirs, asked.owner));
-                }
-            }
-        }
-        false
-    }
-
-    /// The processes in the way that wait themselves, and `sought`.
-    fn blocking_processes(&self, fid: Fid, asked: &LockAsked, sought: LockOwner) -> Vec<LockOwner> {
-        let Some(file) = self.files.get(&fid) else {
-            return Vec::new();
-        };
-        let owners = file.blockers(asked).map(|found| found.owner);
-        let goes_on = |o: &LockOwner| {
-            *o == sought || o.kind == OwnerKind::Posix && self.waits_of.contains_key(o)
-        };
-        owners.filter(goes_on).collect()
-    }
-
-    fn waiting(&self, wait: Wait) -> Option<(Fid, LockAsked)> {
-        let fid = *self.clients.get(&wait.client)?.waits.get(&wait.id)?;
-        let mut waiting = self.files.get(&fid)?.waiting.iter();
-        let is_it = |w: &&(WaitId, LockAsked)| (w.0, w.1.owner.client) == (wait.id, wait.client);
-        Some((fid, waiting.find(is_it)?.1))
     }
 }
 
