@@ -45,6 +45,7 @@ names!(
     ERANGE,
     EDEADLK,
     ENAMETOOLONG,
+    ENOLCK,
     ENOSYS,
     ENOTEMPTY,
     ELOOP,

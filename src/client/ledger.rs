@@ -690,6 +690,8 @@ fn only_reads(request: &Request) -> bool {
             | Request::XattrList(_)
             | Request::Read(_)
             | Request::Seek(_)
+            | Request::Getlk(_)
+            | Request::Unwait(_)
     )
 }
 

@@ -2,7 +2,7 @@
 //! and again, for ever, with jittered back-off over the host list.
 
 use super::ledger::{State, Welcome};
-use super::{CallError, ConnectError, Import, cached};
+use super::{CallError, ConnectError, Import, cached, filelocks};
 use crate::base::limits::{PAYLOAD_MAX, TAGS_MAX};
 use crate::base::{Errno, Mono};
 use crate::wire::connect::{ANY_SHARD, Features};
@@ -340,7 +340,8 @@ async fn run<W: World>(import: &Rc<Import<W>>, fresh: Fresh<W>) -> StreamError {
                     pending.finish(outcome);
                 }
             }
-            Content::Notice(head, _) => {
+            Content::Notice(head, notice) => {
+                import.file_locks.borrow_mut().on_notice(&notice);
                 import.ledger.borrow_mut().on_committed(head.last_committed);
             }
             Content::Callback(head, Callback::Blocking(_)) => cached::on_callback(import, &head),
@@ -376,12 +377,16 @@ async fn greet<W: World>(
             }
         ),
     );
+    import.file_locks.borrow_mut().on_connected();
     match welcome {
         Welcome::Continue => full(import, sender),
         Welcome::Recover => {
             cached::on_restarted(import).await;
             import.enter(State::Replay);
             for frame in import.ledger.borrow_mut().replays() {
+                sender.push(frame);
+            }
+            for frame in filelocks::claims(import) {
                 sender.push(frame);
             }
             advance(import);
@@ -398,6 +403,7 @@ async fn greet<W: World>(
                 import.world.log(Level::Error, &line);
             }
             tell_lost(import);
+            filelocks::evicted(import);
             full(import, sender);
         }
     }

@@ -19,12 +19,14 @@ mod api;
 mod cached;
 mod call;
 mod creds;
+mod filelocks;
 mod ledger;
 mod link;
 
 pub use above::{Above, Ending, Terms};
 pub use api::{Directory, File};
 pub use call::{Call, CallError, Context, Cred, Fill, Outcome};
+pub use filelocks::LockCall;
 pub use ledger::{Counters, State, Transition};
 
 use crate::base::{ClientId, Fid, OpenId, Slice};
@@ -134,6 +136,7 @@ struct Import<W: World> {
     link: RefCell<Option<Link<W>>>,
     /// What the box said of itself at the last CONNECT.
     agreed: RefCell<Option<ConnectReply>>,
+    file_locks: RefCell<filelocks::Book>,
     /// Something about the state changed, or something became stable.
     changed: Signal,
     next_open: Cell<u64>,
@@ -168,6 +171,7 @@ impl<W: World> Client<W> {
             options,
             link: RefCell::default(),
             agreed: RefCell::default(),
+            file_locks: RefCell::default(),
             changed: Signal::default(),
             next_open: Cell::new(1),
             lost_told: Cell::new(0),

@@ -25,6 +25,7 @@ pub mod bounds;
 mod calls;
 mod conflict;
 mod contention;
+mod filelocks;
 mod files;
 mod granted;
 mod grow;
@@ -35,6 +36,9 @@ mod table;
 
 pub use bounds::Limits;
 pub use conflict::Shape;
+pub use filelocks::{
+    FileLocks, FoundLock, LockAsked, LockOutcome, LockOwner, LockWoken, OwnedLocks, Wait,
+};
 pub use request::{
     Blocking, Claim, ConvertError, Event, Grant, Held, Holder, Listed, Outcome, Refusal, Want,
     is_own,

@@ -171,6 +171,13 @@ impl<W: World, U: Upstream> Session<W, U> {
         self.changed.notify();
     }
 
+    /// Ends when nothing more will come.
+    pub(super) async fn unmounted(&self) {
+        while !self.unmounted.get() {
+            self.changed.wait().await;
+        }
+    }
+
     #[must_use]
     pub fn is_unmounted(&self) -> bool {
         self.unmounted.get()

@@ -2,8 +2,8 @@
 //! a drain. `Client` is the real one; tests serve a tree from memory.
 
 use crate::base::{Errno, Fid, OpenId, Slice};
-use crate::client::{Above, Client, Context, Terms};
-use crate::wire::{Reply, Request};
+use crate::client::{Above, Client, Context, LockCall, Terms};
+use crate::wire::{Features, Reply, Request};
 use crate::world::World;
 use crate::world::sync::Signal;
 use std::cell::Cell;
@@ -19,6 +19,8 @@ pub struct Export {
     pub acls: bool,
     /// Longest payload of a read or write.
     pub payload_max: usize,
+    /// The box keeps file locks; else the kernel does, among its own processes.
+    pub file_locks: bool,
 }
 
 /// The client as the mount sees it. Lives on the mount's one thread.
@@ -37,6 +39,22 @@ pub trait Upstream: 'static {
     ) -> impl Future<Output = Result<Answer, Errno>>;
     /// Ends when everything that was answered is on the box's flash (C12).
     fn drain(&self) -> impl Future<Output = ()>;
+    /// Takes or gives up a file lock, for the owner in `context`. EINTR if
+    /// `interrupt` was raised and nobody waits for it any more.
+    fn lock(
+        &self,
+        _context: &Context,
+        _asked: LockCall,
+        _interrupt: &Interrupt,
+    ) -> impl Future<Output = Result<(), Errno>> {
+        std::future::ready(Err(Errno::ENOLCK))
+    }
+    /// Has the process with these files (as the kernel numbers them) locks?
+    fn has_locks(&self, _fid: Fid, _owner: u64) -> bool {
+        false
+    }
+    /// A handle is about to be closed, and its locks with it.
+    fn locks_closed(&self, _fid: Fid, _open: OpenId) {}
     /// What may be believed of `fid` from now on without asking.
     fn terms(&self, _fid: Fid) -> Terms {
         Terms::default()
@@ -54,6 +72,9 @@ impl<W: World> Upstream for Client<W> {
             root: self.root(),
             acls: self.agreed().is_some_and(|a| a.acls),
             payload_max: self.payload_max(),
+            file_locks: self
+                .agreed()
+                .is_some_and(|a| a.features.has(Features::FILE_LOCKS)),
         }
     }
 
@@ -92,6 +113,24 @@ impl<W: World> Upstream for Client<W> {
 
     fn tell(&self, above: Rc<dyn Above>) {
         Client::tell(self, above);
+    }
+
+    async fn lock(
+        &self,
+        context: &Context,
+        asked: LockCall,
+        interrupt: &Interrupt,
+    ) -> Result<(), Errno> {
+        let done = Client::lock(self, context, asked, interrupt.raised()).await;
+        done.map_err(|e| e.errno())
+    }
+
+    fn has_locks(&self, fid: Fid, owner: u64) -> bool {
+        Client::has_locks(self, fid, owner)
+    }
+
+    fn locks_closed(&self, fid: Fid, open: OpenId) {
+        Client::locks_closed(self, fid, open);
     }
 }
 

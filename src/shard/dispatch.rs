@@ -1,7 +1,7 @@
 //! From a request to its handler, and the glue between inodes and bytes.
 
 use super::meta::{self, Call};
-use super::{Incoming, Outgoing, Shard, file, session::Export};
+use super::{Incoming, Outgoing, Shard, file, filelocks, session::Export};
 use crate::base::{Errno, Fid, Lsn, Transno};
 use crate::conf::Writeback;
 use crate::shard::{contact, writeback};
@@ -103,7 +103,11 @@ fn is_change(request: &Request) -> bool {
         | Request::ReplayDone(_)
         | Request::Abandon(_)
         | Request::Cancel(_)
-        | Request::Claim(_) => false,
+        | Request::Claim(_)
+        | Request::Setlk(_)
+        | Request::Getlk(_)
+        | Request::Unwait(_)
+        | Request::Relock(_) => false,
     }
 }
 
@@ -121,7 +125,13 @@ async fn handle<W: World>(call: &Call<'_, W>) -> Result<Outgoing, Errno> {
         Request::Unlink(op) => meta::unlink(call, op).await,
         Request::Rename(op) => meta::rename(call, op).await,
         Request::Open(op) => meta::open(call, op).await,
-        Request::Close(op) => meta::close(call, op).await,
+        Request::Close(op) => {
+            filelocks::closed(call, op);
+            meta::close(call, op).await
+        }
+        Request::Setlk(op) => filelocks::setlk(call, op).await,
+        Request::Getlk(op) => filelocks::getlk(call, op).await,
+        Request::Unwait(op) => filelocks::unwait(call, op),
         Request::Statfs(_) => meta::statfs(call).await,
         Request::XattrGet(op) => meta::xattr_get(call, op).await,
         Request::XattrSet(op) => meta::xattr_set(call, op).await,
@@ -151,6 +161,8 @@ async fn handle<W: World>(call: &Call<'_, W>) -> Result<Outgoing, Errno> {
         | Request::Abandon(_)
         | Request::Cancel(_)
         | Request::Claim(_) => Ok(done()),
+        // Only in the order of the stream, before anything else is served.
+        Request::Relock(_) => Err(Errno::EINVAL),
     }
 }
 
@@ -199,12 +211,16 @@ fn subject(request: &Request) -> Option<Fid> {
         Request::Fallocate(op) => op.fid,
         Request::Seek(op) => op.fid,
         Request::CopyRange(op) => op.to,
+        Request::Setlk(op) => op.fid,
+        Request::Getlk(op) => op.fid,
+        Request::Unwait(op) => op.fid,
         Request::Close(_)
         | Request::Reopen(_)
         | Request::Ping(_)
         | Request::Disconnect(_)
         | Request::DeclareCred(_)
         | Request::ReplayDone(_)
+        | Request::Relock(_)
         | Request::Abandon(_)
         | Request::Cancel(_)
         | Request::Claim(_) => return None,

@@ -42,6 +42,7 @@ pub struct Outgoing {
 
 use crate::base::{Fid, ShardId, TargetId};
 use crate::conf::TargetConf;
+use crate::dlm::FileLocks;
 use crate::flash::{Flash, Tx};
 use crate::origin::Limits;
 use crate::world::World;
@@ -55,6 +56,7 @@ mod counters;
 pub mod data;
 pub mod dispatch;
 mod file;
+mod filelocks;
 mod locks;
 pub mod meta;
 mod run;
@@ -78,6 +80,7 @@ pub struct Shard<W: World> {
     pub contacts: contact::Contacts,
     pub sessions: session::Sessions,
     locks: locks::Locks,
+    file_locks: RefCell<FileLocks>,
     counters: counters::Counters,
     /// The last transno given out.
     pub transno: Cell<Transno>,
@@ -112,6 +115,7 @@ impl<W: World> Shard<W> {
             contacts: contact::Contacts::default(),
             sessions: session::Sessions::default(),
             locks: locks::Locks::default(),
+            file_locks: RefCell::default(),
             counters: counters::Counters::default(),
             applied: Cell::new(Lsn(0)),
         }

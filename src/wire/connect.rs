@@ -33,10 +33,16 @@ impl Features {
     pub const INLINE_DATA: u64 = 1 << 7;
     /// Unsolicited notices.
     pub const NOTICES: u64 = 1 << 8;
+    /// flock and fcntl locks.
+    pub const FILE_LOCKS: u64 = 1 << 9;
 
     /// What this release can do.
     pub const OURS: Features = Features {
-        bits: Features::BASE | Features::CHECKSUM | Features::LOCKS | Features::NOTICES,
+        bits: Features::BASE
+            | Features::CHECKSUM
+            | Features::LOCKS
+            | Features::NOTICES
+            | Features::FILE_LOCKS,
     };
 
     #[must_use]

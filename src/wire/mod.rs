@@ -9,6 +9,7 @@
 pub mod batch;
 pub mod callback;
 pub mod connect;
+pub mod filelock;
 pub mod frame;
 pub mod head;
 pub mod locks;

@@ -7,6 +7,7 @@ use crate::choice;
 use crate::record;
 use crate::wire::ShardMap;
 use crate::wire::batch::FidRange;
+use crate::wire::filelock::Locked;
 
 choice! {
     /// The tag is the operation number in the common head.
@@ -19,6 +20,8 @@ choice! {
         Map(ShardMap) = 3,
         /// The box is about to stop: form no new mutations (X1).
         Drain(Drain) = 4,
+        /// A file lock that was waited for (feature FILE_LOCKS).
+        Locked(Locked) = 16,
     }
 }
 

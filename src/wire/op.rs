@@ -6,6 +6,7 @@
 
 use crate::base::codec::Bytes;
 use crate::base::{Attr, Fid, FileKind, LockId, Name, OpenId, SetAttr, Xid};
+use crate::wire::filelock;
 use crate::wire::locks::{LockCancel, LockGrant};
 use crate::{choice, record};
 
@@ -46,6 +47,11 @@ choice! {
         Seek(Seek) = 52,
         CopyRange(CopyRange) = 53,
         Abandon(Abandon) = 64,
+        /// File locks (feature FILE_LOCKS).
+        Setlk(filelock::Setlk) = 80,
+        Getlk(filelock::Getlk) = 81,
+        Unwait(filelock::Unwait) = 82,
+        Relock(filelock::Relock) = 83,
     }
 }
 
@@ -65,6 +71,8 @@ choice! {
         Data(Data) = 6,
         Written(Written) = 7,
         Offset(Offset) = 8,
+        /// Setlk, Getlk, Unwait.
+        Lock(filelock::LockAnswer) = 16,
     }
 }
 

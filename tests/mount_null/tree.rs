@@ -420,6 +420,7 @@ impl Upstream for Tree {
             root: ROOT,
             acls: false,
             payload_max: 1 << 20,
+            file_locks: false,
         }
     }
 

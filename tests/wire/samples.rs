@@ -3,12 +3,13 @@
 
 use forebay::base::codec::{Bytes, Codec};
 use forebay::base::{
-    Attr, BoxId, ClientId, Errno, Fid, FileKind, LockId, MapEpoch, Name, OpenId, SetAttr, ShardId,
-    SnapEpoch, Tag, Time, Transno, Xid,
+    Attr, BoxId, ClientId, Errno, Extent, Fid, FileKind, HeldLock, LockId, LockKind, MapEpoch,
+    Name, OpenId, OwnerKind, SetAttr, ShardId, SnapEpoch, Tag, Time, Transno, WaitId, Xid,
 };
-use forebay::base::{Bits, Extent, Mode};
+use forebay::base::{Bits, Mode};
 use forebay::wire::batch::{Batch, BatchItem, BatchReply, BatchResult, FidRange, FidsWanted};
 use forebay::wire::callback::{Barrier, Blocking, Completion, Glimpse, LockDesc, Shrink};
+use forebay::wire::filelock::{Getlk, LockAnswer, LockState, Locked, Relock, Setlk, Unwait};
 use forebay::wire::head::{Owner, flags};
 use forebay::wire::locks::{Asked, Granted, LockCancel, LockGrant, LockWant, Of, Shown};
 use forebay::wire::notice::{Committed, Drain};
@@ -452,6 +453,32 @@ pub fn requests() -> Vec<Request> {
         Request::Abandon(Abandon {
             xids: vec![Xid(1), Xid(2)],
         }),
+        Request::Setlk(Setlk {
+            fid: fid(1),
+            open: OpenId(2),
+            range: Extent { start: 3, end: 4 },
+            kind: Some(LockKind::Write),
+            pid: 5,
+            wait: Some(WaitId { id: 6 }),
+        }),
+        Request::Getlk(Getlk {
+            fid: fid(1),
+            range: Extent { start: 2, end: 3 },
+            kind: LockKind::Read,
+        }),
+        Request::Unwait(Unwait {
+            fid: fid(1),
+            range: Extent { start: 2, end: 3 },
+            kind: LockKind::Read,
+            wait: WaitId { id: 4 },
+        }),
+        Request::Relock(Relock {
+            fid: fid(1),
+            owner: 2,
+            owner_kind: OwnerKind::Flock,
+            opens: vec![OpenId(3)],
+            locks: vec![held_lock()],
+        }),
     ]
 }
 
@@ -499,6 +526,10 @@ pub fn replies() -> Vec<Reply> {
             attr: attr(300),
         }),
         Reply::Offset(Offset { offset: 1 }),
+        Reply::Lock(LockAnswer {
+            state: LockState::InTheWay,
+            found: Some(held_lock()),
+        }),
     ]
 }
 
@@ -515,7 +546,19 @@ fn notices() -> Vec<Notice> {
         }),
         Notice::Map(map()),
         Notice::Drain(Drain { after_ms: 1 }),
+        Notice::Locked(Locked {
+            wait: WaitId { id: 1 },
+            status: 2,
+        }),
     ]
+}
+
+fn held_lock() -> HeldLock {
+    HeldLock {
+        range: Extent { start: 1, end: 2 },
+        kind: LockKind::Write,
+        pid: 3,
+    }
 }
 
 fn callbacks() -> Vec<Callback> {

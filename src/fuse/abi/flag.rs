@@ -64,6 +64,9 @@ pub mod write {
     pub const KILL_SUIDGID: u32 = 1 << 2;
 }
 
+/// GETLK, SETLK and SETLKW: flock(2), else fcntl(2).
+pub const LK_FLOCK: u32 = 1 << 0;
+
 /// FSYNC: contents only.
 pub const FSYNC_DATA_ONLY: u32 = 1 << 0;
 

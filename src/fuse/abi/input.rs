@@ -87,6 +87,29 @@ record! {
     pub struct ReleaseIn { pub fh: u64, pub flags: u32, pub release_flags: u32, pub lock_owner: u64 }
 }
 record! {
+    /// FLUSH: a descriptor is closed, by the process that `lock_owner` names.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct FlushIn { pub fh: u64, pub unused: u32, pub padding: u32, pub lock_owner: u64 }
+}
+record! {
+    /// A file lock: bytes `start ..= end` (up to OFFSET_MAX: to the end of the
+    /// file), F_RDLCK, F_WRLCK or F_UNLCK. Also the answer to GETLK.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct FileLock { pub start: u64, pub end: u64, pub kind: u32, pub pid: u32 }
+}
+record! {
+    /// GETLK, SETLK and SETLKW.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct LkIn {
+        pub fh: u64,
+        /// The process's files, or the open file, as the kernel numbers them.
+        pub owner: u64,
+        pub lock: FileLock,
+        pub lk_flags: u32,
+        pub padding: u32,
+    }
+}
+record! {
     /// READ, READDIR and READDIRPLUS.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct ReadIn {

@@ -4,9 +4,9 @@
 use super::Opcode;
 use super::flag::setattr;
 use super::input::{
-    BatchForgetIn, CopyFileRangeIn, CreateIn, FallocateIn, ForgetOne, FsyncIn, GetxattrIn,
-    InHeader, InitIn, LseekIn, MkdirIn, MknodIn, OpenIn, ReadIn, ReleaseIn, Rename2In, SetattrIn,
-    SetxattrIn, WriteIn,
+    BatchForgetIn, CopyFileRangeIn, CreateIn, FallocateIn, FlushIn, ForgetOne, FsyncIn, GetxattrIn,
+    InHeader, InitIn, LkIn, LseekIn, MkdirIn, MknodIn, OpenIn, ReadIn, ReleaseIn, Rename2In,
+    SetattrIn, SetxattrIn, WriteIn,
 };
 use crate::base::codec::{Codec, DecodeError, Reader};
 use crate::base::limits::{SYMLINK_MAX, XATTR_NAME_MAX, XATTR_VALUE_MAX};
@@ -61,7 +61,12 @@ pub enum Op {
     Statfs,
     Release(ReleaseIn),
     Fsync(FsyncIn),
-    Flush,
+    Flush(FlushIn),
+    Getlk(LkIn),
+    Setlk {
+        args: LkIn,
+        wait: bool,
+    },
     Opendir,
     Readdir {
         args: ReadIn,
@@ -138,7 +143,12 @@ fn body_of(head: &InHeader, r: &mut Reader<'_>) -> Result<Op, Fault> {
         Opcode::Destroy => Op::Destroy,
         Opcode::Interrupt => Op::Interrupt(u64::decode(r)?),
         Opcode::Statfs => Op::Statfs,
-        Opcode::Flush => Op::Flush,
+        Opcode::Flush => Op::Flush(FlushIn::decode(r)?),
+        Opcode::Getlk => Op::Getlk(LkIn::decode(r)?),
+        Opcode::Setlk | Opcode::Setlkw => Op::Setlk {
+            args: LkIn::decode(r)?,
+            wait: opcode == Opcode::Setlkw,
+        },
         Opcode::Syncfs => Op::Syncfs,
         Opcode::Ioctl => Op::Ioctl,
         Opcode::Getattr => Op::Getattr,

@@ -2,8 +2,8 @@
 
 use super::flag::setattr;
 use super::input::{
-    CopyFileRangeIn, CreateIn, FallocateIn, InHeader, LseekIn, OpenIn, ReadIn, ReleaseIn,
-    SetattrIn, SetxattrIn, WriteIn,
+    CopyFileRangeIn, CreateIn, FallocateIn, FileLock, FlushIn, InHeader, LkIn, LseekIn, OpenIn,
+    ReadIn, ReleaseIn, SetattrIn, SetxattrIn, WriteIn,
 };
 use super::output::{
     AttrOut, Dirent, EntryOut, FuseAttr, InitOut, Listing, OpenOut, OutHeader, StatfsOut, Validity,
@@ -33,6 +33,9 @@ fn records_are_as_long_as_the_kernels() {
     assert_eq!(length::<CreateIn>(), 16);
     assert_eq!(length::<ReadIn>(), 40);
     assert_eq!(length::<ReleaseIn>(), 24);
+    assert_eq!(length::<FlushIn>(), 24);
+    assert_eq!(length::<LkIn>(), 48);
+    assert_eq!(length::<FileLock>(), 24);
     assert_eq!(length::<SetxattrIn>(), 16);
     assert_eq!(length::<FallocateIn>(), 32);
     assert_eq!(length::<LseekIn>(), 24);
@@ -71,7 +74,7 @@ fn opcodes_keep_their_numbers() {
     }
     assert_eq!(Opcode::of(7), Opcode::Unknown(7));
     assert_eq!(parse(&head(7), &[]), Ok(Op::Refused(Opcode::Unknown(7))));
-    assert_eq!(parse(&head(31), &[]), Ok(Op::Refused(Opcode::Getlk)));
+    assert_eq!(parse(&head(37), &[]), Ok(Op::Refused(Opcode::Bmap)));
 }
 
 #[test]
@@ -100,6 +103,29 @@ fn names_are_found_behind_their_arguments() {
         link: b"../x y".to_vec(),
     };
     assert_eq!(parse(&head(6), b"n\0../x y\0"), Ok(symlink));
+}
+
+#[test]
+fn file_locks_wait_or_not_by_their_opcode() {
+    let lock = FileLock {
+        start: 3,
+        end: 4,
+        kind: 1,
+        pid: 5,
+    };
+    let args = LkIn {
+        fh: 1,
+        owner: 2,
+        lock,
+        lk_flags: 1,
+        padding: 0,
+    };
+    assert_eq!(parse(&head(31), &args.to_vec()), Ok(Op::Getlk(args)));
+    for (opcode, wait) in [(32, false), (33, true)] {
+        let want = Op::Setlk { args, wait };
+        assert_eq!(parse(&head(opcode), &args.to_vec()), Ok(want));
+    }
+    assert_eq!(parse(&head(32), &args.to_vec()[1..]), Err(Errno::EIO));
 }
 
 #[test]

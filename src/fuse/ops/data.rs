@@ -68,6 +68,7 @@ impl<W: World, U: Upstream> Session<W, U> {
     ) -> Result<Outcome, Errno> {
         let fid = self.node(from.head.nodeid)?.fid;
         let open = OpenId(args.fh);
+        self.upstream.locks_closed(fid, open);
         let ask = self.plain(from, Request::Close(Close { fid, open }));
         let session = Rc::clone(self);
         self.spawn(async move {

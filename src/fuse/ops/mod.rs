@@ -3,6 +3,7 @@
 mod attrs;
 mod data;
 mod listing;
+mod locks;
 mod names;
 mod start;
 
@@ -60,10 +61,9 @@ impl<W: World, U: Upstream> Session<W, U> {
             }
             Op::Destroy => Ok(Outcome::Done),
             Op::Ioctl => Err(Errno(libc::ENOTTY)),
-            // Every write was answered by the box, with its error if it had
-            // one; the kernel writes mapped pages before it would flush. So
-            // close has nothing to report, and the kernel need not ask again.
-            Op::Flush => Err(Errno::ENOSYS),
+            Op::Flush(args) => self.on_flush(from, args).await,
+            Op::Getlk(args) => self.on_getlk(from, args).await,
+            Op::Setlk { args, wait } => self.on_setlk(from, args, wait).await,
             Op::Refused(Opcode::NotifyReply) => Ok(Outcome::Silent),
             Op::Refused(_) => Err(Errno::ENOSYS),
             // Taken in without a task.

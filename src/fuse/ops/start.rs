@@ -12,8 +12,7 @@ use crate::world::{Level, World};
 
 /// What this server wants of the kernel. Not among them, on purpose: the
 /// kernel's own write-back (it owns size and mtime then, and breaks O_APPEND),
-/// file locks (the kernel keeps them among its own processes), cached symbolic
-/// links, and AUTO_INVAL_DATA, which asks for attributes before each read.
+/// cached symbolic links, and AUTO_INVAL_DATA, which asks for attributes before each read.
 const WANTED: u64 = init::ASYNC_READ
     | init::ATOMIC_O_TRUNC
     | init::EXPORT_SUPPORT
@@ -81,7 +80,12 @@ impl<W: World, U: Upstream> Session<W, U> {
             true => 0,
             false => init::DO_READDIRPLUS | init::READDIRPLUS_AUTO,
         };
-        WANTED | acl | plus
+        // Else the kernel keeps them among its own processes.
+        let locks = match self.export.file_locks {
+            true => init::POSIX_LOCKS | init::FLOCK_LOCKS,
+            false => 0,
+        };
+        WANTED | acl | plus | locks
     }
 }
 

@@ -6,7 +6,7 @@ use super::slots::Arrived;
 use super::{Handler, OPENS_MAX, REPLY_BYTES_MAX, connect, keeper};
 use crate::base::limits::PAYLOAD_MAX;
 use crate::base::{Errno, Transno};
-use crate::shard::{Incoming, Shard, locks};
+use crate::shard::{Incoming, Shard, filelocks, locks};
 use crate::wire::head::flags;
 use crate::wire::op::Empty;
 use crate::wire::{
@@ -340,6 +340,7 @@ impl<W: World, H: Handler<W>> Connection<W, H> {
                 }
                 result
             }
+            Request::Relock(relock) => filelocks::claim(&self.shard, export, &relock),
             Request::ReplayDone(_) => {
                 export.state.recovering.set(false);
                 let sessions = &self.shard.sessions;

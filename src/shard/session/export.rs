@@ -106,6 +106,12 @@ impl Export {
         self.state.heard.get()
     }
 
+    /// Comes back after a restart of the box, and may claim what it had.
+    #[must_use]
+    pub fn is_recovering(&self) -> bool {
+        self.state.recovering.get()
+    }
+
     pub(super) fn record(&self, unstable: bool) -> ClientRecord {
         let state = &self.state;
         ClientRecord {
@@ -136,7 +142,8 @@ impl Export {
         }
     }
 
-    pub(in crate::shard) fn has(&self, feature: u64) -> bool {
+    #[must_use]
+    pub fn has(&self, feature: u64) -> bool {
         self.state.features.get().has(feature)
     }
 

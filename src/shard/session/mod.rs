@@ -25,7 +25,7 @@ mod slots;
 
 pub use export::{Cred, Export};
 pub use record::{ClientRecord, ReplyRecord};
-pub use request::{Dispatch, Handler};
+pub use request::{Dispatch, Handler, tell};
 
 use super::{Incoming, Shard, Tx};
 use crate::base::codec::Codec;
@@ -131,6 +131,14 @@ impl Sessions {
     #[must_use]
     pub fn is_recovering(&self) -> bool {
         !self.recovery.borrow().is_over()
+    }
+
+    /// Waits until nobody can come any more who may have had file locks before
+    /// the box restarted: at most as long as the recovery window.
+    pub async fn reclaimed(&self) {
+        while self.recovery.borrow().may_claim_locks() && !self.stopping.get() {
+            self.changed.wait().await;
+        }
     }
 
     /// Waits until new requests may run.

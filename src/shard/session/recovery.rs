@@ -7,6 +7,7 @@
 
 use super::record::ClientRecord;
 use crate::base::{ClientId, Transno};
+use crate::wire::Features;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What becomes of a replay now.
@@ -50,6 +51,13 @@ impl Recovery {
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.awaited.is_empty()
+    }
+
+    /// May a client still claim the file locks that it had?
+    #[must_use]
+    pub fn may_claim_locks(&self) -> bool {
+        let mut known = self.known.values();
+        known.any(|record| record.features.has(Features::FILE_LOCKS))
     }
 
     #[must_use]
@@ -128,7 +136,6 @@ impl Recovery {
 mod tests {
     use super::*;
     use crate::base::Time;
-    use crate::wire::Features;
     use proptest::prelude::*;
 
     fn record(unstable: bool) -> ClientRecord {

@@ -8,12 +8,12 @@ use super::record::ReplyRecord;
 use super::recovery::Turn;
 use super::slots::Answer;
 use crate::base::codec::Codec;
-use crate::base::{Errno, Lsn, Slice, Transno, Xid};
+use crate::base::{ClientId, Errno, Lsn, Slice, Transno, Xid};
 use crate::namespace::key;
-use crate::shard::{Incoming, Outgoing, Shard, dispatch, meta};
+use crate::shard::{Incoming, Outgoing, Shard, dispatch, filelocks, meta};
 use crate::wire::head::{flags, reply_flags};
 use crate::wire::op::OpenFile;
-use crate::wire::{Frame, Granted, Reply, ReplyHead, Request};
+use crate::wire::{Frame, Granted, Notice, Reply, ReplyHead, Request};
 use crate::world::{Level, World};
 use std::future::Future;
 use std::rc::Rc;
@@ -89,6 +89,8 @@ impl<W: World> Handler<W> for Dispatch {
     }
 
     async fn dropped(&self, shard: &Rc<Shard<W>>, export: &Rc<Export>) {
+        // Before anything is awaited: the client may come back as somebody new.
+        filelocks::dropped(shard, export);
         meta::close_all(shard, export).await;
     }
 
@@ -376,6 +378,16 @@ fn framed(
             head.status = errno.0;
             Frame::granting(xid, op, &head, None, granted, Vec::new(), checksum)
         }
+    }
+}
+
+/// Tells a client something that it did not ask for; nothing while it has no
+/// connection.
+pub fn tell<W: World>(shard: &Shard<W>, client: ClientId, notice: &Notice) {
+    let export = shard.sessions.exports.borrow().get(&client).cloned();
+    if let Some(export) = export {
+        let head = reply_head(shard, &export);
+        export.send(Frame::notice(&head, notice, checksum(&export)));
     }
 }
 
