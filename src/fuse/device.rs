@@ -1,6 +1,7 @@
 //! `/dev/fuse`: requests out, replies in, none of it ever waiting (C18).
 
 use super::abi::input::InHeader;
+use super::abi::notify::Notice;
 use super::abi::output::OutHeader;
 use super::abi::parse::{Op, parse};
 use super::abi::{IN_HEADER_LEN, OUT_HEADER_LEN, Opcode, WRITE_HEAD_LEN};
@@ -92,6 +93,13 @@ impl Device {
             unique,
         };
         self.write(&[IoSlice::new(&head.to_vec())])
+    }
+
+    /// Tells the kernel something that it never waits with; others go through
+    /// [`Notices`](super::notices::Notices). ENOENT: it has nothing of that.
+    pub fn tell(&self, notice: &Notice) -> Result<(), Errno> {
+        assert!(!notice.may_wait(), "{notice:?} would stop the mount");
+        self.write(&[IoSlice::new(&notice.to_bytes())])
     }
 
     fn write(&self, parts: &[IoSlice<'_>]) -> Result<(), Errno> {

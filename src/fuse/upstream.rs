@@ -37,6 +37,11 @@ pub trait Upstream: 'static {
     ) -> impl Future<Output = Result<Answer, Errno>>;
     /// Ends when everything that was answered is on the box's flash (C12).
     fn drain(&self) -> impl Future<Output = ()>;
+    /// Whether [`terms`](Self::terms) are ever other than zero: asked once, when
+    /// the kernel and the mount agree how to talk.
+    fn keeps(&self) -> bool {
+        false
+    }
     /// What may be believed of `fid` from now on without asking.
     fn terms(&self, _fid: Fid) -> Terms {
         Terms::default()

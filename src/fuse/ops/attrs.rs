@@ -21,8 +21,8 @@ impl<W: World, U: Upstream> Session<W, U> {
         let fid = self.node(from.head.nodeid)?.fid;
         let entry = entry_in(self.ask(from, of_file(fid)).await?)?;
         Ok(Outcome::Bytes(match op {
-            Op::Statx => self.validity.statx_out(&entry.attr),
-            _ => self.validity.attr_out(&entry.attr).to_vec(),
+            Op::Statx => self.attrs(from, fid).statx_out(&entry.attr),
+            _ => self.attrs(from, fid).attr_out(&entry.attr).to_vec(),
         }))
     }
 
@@ -34,7 +34,8 @@ impl<W: World, U: Upstream> Session<W, U> {
             ask.context.flags |= head::flags::KILL_PRIV;
         }
         let entry = entry_in(self.call(ask).await?.0)?;
-        Ok(Outcome::Bytes(self.validity.attr_out(&entry.attr).to_vec()))
+        let out = self.attrs(from, fid).attr_out(&entry.attr);
+        Ok(Outcome::Bytes(out.to_vec()))
     }
 
     pub(super) async fn on_readlink(&self, from: &Origin) -> Result<Outcome, Errno> {
