@@ -54,7 +54,10 @@ impl Device {
             match rustix::io::readv(&self.fd, &mut parts) {
                 Ok(len) => return inbox.message(len).map(Received::Message),
                 Err(rustix::io::Errno::AGAIN) => return Ok(Received::Nothing),
-                Err(rustix::io::Errno::NODEV) => return Ok(Received::Unmounted),
+                // The second where the end came while a request was handed over.
+                Err(rustix::io::Errno::NODEV | rustix::io::Errno::CONNABORTED) => {
+                    return Ok(Received::Unmounted);
+                }
                 // A request that was taken back while it was handed over.
                 Err(rustix::io::Errno::NOENT | rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(Errno(e.raw_os_error())),

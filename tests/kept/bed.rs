@@ -32,7 +32,7 @@ pub const ALL: Terms = Terms {
 };
 
 /// Longer than anything but [`LONG`] takes.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A READ or WRITE, as it reached the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,16 +188,18 @@ pub struct Mount {
 }
 
 /// Something that was ordered, and when it is done.
-pub struct Ordered(mpsc::Receiver<()>);
+pub struct Ordered<'a>(&'a Mount, mpsc::Receiver<()>);
 
-impl Ordered {
+impl Ordered<'_> {
     pub fn wait(self) {
-        self.0
-            .recv_timeout(PATIENCE)
-            .expect("what was ordered does not end");
+        if self.1.recv_timeout(PATIENCE).is_err() {
+            // So that the test fails, instead of waiting for what it holds.
+            let _ = self.0.order(Order::Release).1.recv_timeout(PATIENCE);
+            panic!("what was ordered does not end");
+        }
     }
     pub fn is_done(&self) -> bool {
-        self.0.try_recv().is_ok()
+        self.1.try_recv().is_ok()
     }
 }
 
@@ -247,7 +249,8 @@ impl Mount {
                 tell.send(()).unwrap();
                 let served = serve(local, session.clone(), device).await;
                 session.quiet().await;
-                served.is_ok() && session.is_unmounted()
+                served.unwrap();
+                session.is_unmounted()
             });
             served.unwrap()
         });
@@ -298,7 +301,7 @@ impl Mount {
         *self.shared.terms.lock().unwrap() = terms;
     }
 
-    fn order(&self, order: Order) -> Ordered {
+    fn order(&self, order: Order) -> Ordered<'_> {
         self.shared.orders.lock().unwrap().push_back(order);
         let (tell, told) = mpsc::channel();
         let reply = Box::new(move |_| {
@@ -306,16 +309,16 @@ impl Mount {
         });
         let request = String::new();
         assert!(self.inbox.send(Mail::Admin { request, reply }).is_ok());
-        Ordered(told)
+        Ordered(self, told)
     }
 
-    pub fn take_back(&self, fid: Fid, bits: Bits) -> Ordered {
+    pub fn take_back(&self, fid: Fid, bits: Bits) -> Ordered<'_> {
         self.order(Order::TakeBack(fid, bits, Extent::ALL))
     }
-    pub fn take_back_all(&self) -> Ordered {
+    pub fn take_back_all(&self) -> Ordered<'_> {
         self.order(Order::TakeAll)
     }
-    pub fn grown(&self, fid: Fid, size: u64, last: u8) -> Ordered {
+    pub fn grown(&self, fid: Fid, size: u64, last: u8) -> Ordered<'_> {
         self.order(Order::Grown(fid, size, last))
     }
     pub fn remote(&self, request: Request, payload: Option<&[u8]>) {
@@ -352,8 +355,9 @@ impl Mount {
 
     /// Unmounts; the server must end well.
     pub fn end(mut self) {
+        // What is being taken back keeps it busy for a moment.
         let flags = rustix::mount::UnmountFlags::empty();
-        rustix::mount::unmount(self.dir.path(), flags).unwrap();
+        until(|| rustix::mount::unmount(self.dir.path(), flags).is_ok());
         assert!(self.server.take().unwrap().join().unwrap());
     }
 }
