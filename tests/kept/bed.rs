@@ -13,7 +13,7 @@ use forebay::reactor::{Descriptor, Inbox, Local, Mail, Options, Port, run};
 use forebay::wire::Request;
 use forebay::world::sync::Signal;
 use forebay::world::{Arrival, World};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -64,6 +64,7 @@ enum Order {
     /// Another client's doing: not counted, and nobody is told.
     Remote(Request, Option<Vec<u8>>),
     Release,
+    ReleaseRequests,
 }
 
 /// The upstream, in the mount's thread.
@@ -75,18 +76,15 @@ struct Inner {
     shared: Arc<Shared>,
     above: RefCell<Option<Rc<dyn Above>>>,
     released: Signal,
-    /// Counts releases: who waits goes on at the next.
-    releases: Cell<u64>,
 }
 
 impl Inner {
-    async fn wait(&self, gate: &Mutex<Option<&'static str>>, label: &str) {
+    async fn wait(&self, gate: &Mutex<Option<&'static str>>, label: &'static str) {
         if *gate.lock().unwrap() != Some(label) {
             return;
         }
-        let seen = self.releases.get();
         *self.shared.held.lock().unwrap() += 1;
-        while self.releases.get() == seen {
+        while *gate.lock().unwrap() == Some(label) {
             self.released.wait().await;
         }
         *self.shared.held.lock().unwrap() -= 1;
@@ -111,7 +109,10 @@ impl Inner {
             Order::Release => {
                 *self.shared.before.lock().unwrap() = None;
                 *self.shared.after.lock().unwrap() = None;
-                self.releases.set(self.releases.get() + 1);
+                self.released.notify();
+            }
+            Order::ReleaseRequests => {
+                *self.shared.before.lock().unwrap() = None;
                 self.released.notify();
             }
         }
@@ -241,7 +242,6 @@ impl Mount {
                     shared,
                     above: RefCell::default(),
                     released: Signal::default(),
-                    releases: Cell::new(0),
                 });
                 let lender = Lender(Rc::clone(&inner));
                 let session = Session::new(local.clone(), lender, Device::new(device.clone()));
@@ -339,6 +339,11 @@ impl Mount {
     }
     pub fn release(&self) {
         self.order(Order::Release).wait();
+    }
+
+    /// Those that wait before they are carried out; not the answers.
+    pub fn release_requests(&self) {
+        self.order(Order::ReleaseRequests).wait();
     }
 
     /// From now on, whatever a reply names is taken back at once.
