@@ -368,39 +368,6 @@ fn pages_are_taken_back_beside_a_read_of_them() {
     m.end();
 }
 
-/// The READ comes while the pages are being dropped, and holds that up.
-#[test]
-fn a_read_that_comes_meanwhile_is_not_waited_for() {
-    let Some(m) = Mount::new(ALL) else { return };
-    fs::write(m.path("f"), vec![1; 16 * 4096]).unwrap();
-    let fid = m.fid("f");
-    let reader = File::open(m.path("f")).unwrap();
-    rustix::fs::fadvise(&reader, 0, None, rustix::fs::Advice::Random).unwrap();
-    let writer = File::options()
-        .read(true)
-        .write(true)
-        .open(m.path("f"))
-        .unwrap();
-    let mapping = Mapping::new(&writer, 4096, true);
-    mapping.store(5, 9);
-    m.hold("Write");
-    std::thread::scope(|s| {
-        let taking = m.take_back(fid, Bits::DATA);
-        m.wait_held(1);
-        m.hold_answers("Read");
-        let read = s.spawn(|| read_byte(&reader, 12 * 4096));
-        m.wait_held(2);
-        // The kernel goes on, and comes to the folio of the READ.
-        m.release_requests();
-        taking.wait();
-        m.release();
-        assert_eq!(read.join().unwrap(), 1);
-    });
-    assert_eq!(read_byte(&reader, 5), 9);
-    drop((mapping, reader, writer));
-    m.end();
-}
-
 #[test]
 fn dirty_pages_are_written_when_they_are_taken_back() {
     let Some(m) = Mount::new(ALL) else { return };

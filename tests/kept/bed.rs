@@ -64,7 +64,6 @@ enum Order {
     /// Another client's doing: not counted, and nobody is told.
     Remote(Request, Option<Vec<u8>>),
     Release,
-    ReleaseRequests,
 }
 
 /// The upstream, in the mount's thread.
@@ -109,10 +108,6 @@ impl Inner {
             Order::Release => {
                 *self.shared.before.lock().unwrap() = None;
                 *self.shared.after.lock().unwrap() = None;
-                self.released.notify();
-            }
-            Order::ReleaseRequests => {
-                *self.shared.before.lock().unwrap() = None;
                 self.released.notify();
             }
         }
@@ -339,11 +334,6 @@ impl Mount {
     }
     pub fn release(&self) {
         self.order(Order::Release).wait();
-    }
-
-    /// Those that wait before they are carried out; not the answers.
-    pub fn release_requests(&self) {
-        self.order(Order::ReleaseRequests).wait();
     }
 
     /// From now on, whatever a reply names is taken back at once.
