@@ -8,6 +8,11 @@ use std::time::Duration;
 
 /// How long what an answer said of a file may be believed without asking
 /// again. Zero: not at all. Never longer than what is left of the lease (C1).
+///
+/// They are asked for after each answer, before anything else of the client
+/// runs, and must hold for what that answer said: an answer that was given
+/// without a lock must be brought up to date from one that a later answer
+/// brought, or the terms be zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
     /// That the name leads to the file: LOOKUP is held.
@@ -31,9 +36,22 @@ pub trait Above {
     /// `range`. Ends when nobody above believes it any more (C2, C4, C5): what
     /// was changed in memory above has been written to the client by then. New
     /// answers rest on new locks, and are not waited for.
+    ///
+    /// It begins with the call, not with the first poll: from then on
+    /// [`Terms`] must not count what is taken back, and a read for pages that
+    /// began before and ends after is asked again. The client must go on
+    /// serving page writes of the range until the end (C7).
     fn take_back(&self, fid: Fid, bits: Bits, range: Extent) -> Ending;
 
     /// The lease is over, or the client was evicted: takes back everything, of
     /// every file, pages that were not written among them (L2, C8).
     fn take_back_all(&self) -> Ending;
+
+    /// `fid` was found to be `size` bytes long, longer than before, and `last`
+    /// is its last byte: who looks at it through a mapping sees the new end
+    /// from now on without asking (C17). For after the pages about the old end
+    /// were taken back.
+    fn grown(&self, _fid: Fid, _size: u64, _last: u8) -> Ending {
+        Box::pin(async {})
+    }
 }

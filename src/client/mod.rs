@@ -29,8 +29,8 @@ pub use call::{Call, CallError, Context, Cred, Fill, Outcome};
 pub use filelocks::LockCall;
 pub use ledger::{Counters, State, Transition};
 
-use crate::base::{ClientId, Fid, OpenId, Slice};
-use crate::wire::{ConnectReply, Request};
+use crate::base::{Attr, ClientId, Fid, Name, OpenId, Slice};
+use crate::wire::{ConnectReply, Features, Request};
 use crate::world::race::within;
 use crate::world::sync::Signal;
 use crate::world::{Level, World};
@@ -264,6 +264,27 @@ impl<W: World> Client<W> {
     #[must_use]
     pub fn terms(&self, fid: Fid) -> Terms {
         self.0.cached.terms(fid, self.0.world.now())
+    }
+
+    /// The attributes of `fid` under the locks that are held.
+    #[must_use]
+    pub fn known_attr(&self, fid: Fid) -> Option<Attr> {
+        self.0.cached.attr(fid)
+    }
+
+    /// Whether it is known, under a lock, that `name` leads to this file, or
+    /// (`None`) that it is not there.
+    #[must_use]
+    pub fn is_known(&self, dir: Fid, name: &Name, fid: Option<Fid>) -> bool {
+        self.0.cached.is_known(dir, name, fid)
+    }
+
+    /// Whether names and attributes are kept under locks.
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        let agreed = self.0.agreed.borrow();
+        let has = agreed.as_ref().map(|a| a.features.has(Features::LOCKS));
+        self.0.options.locks && has == Some(true)
     }
 
     /// The target's root directory.

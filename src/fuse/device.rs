@@ -1,6 +1,7 @@
 //! `/dev/fuse`: requests out, replies in, none of it ever waiting (C18).
 
 use super::abi::input::InHeader;
+use super::abi::notify::Notice;
 use super::abi::output::OutHeader;
 use super::abi::parse::{Op, parse};
 use super::abi::{IN_HEADER_LEN, OUT_HEADER_LEN, Opcode, WRITE_HEAD_LEN};
@@ -53,7 +54,10 @@ impl Device {
             match rustix::io::readv(&self.fd, &mut parts) {
                 Ok(len) => return inbox.message(len).map(Received::Message),
                 Err(rustix::io::Errno::AGAIN) => return Ok(Received::Nothing),
-                Err(rustix::io::Errno::NODEV) => return Ok(Received::Unmounted),
+                // The second where the end came while a request was handed over.
+                Err(rustix::io::Errno::NODEV | rustix::io::Errno::CONNABORTED) => {
+                    return Ok(Received::Unmounted);
+                }
                 // A request that was taken back while it was handed over.
                 Err(rustix::io::Errno::NOENT | rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(Errno(e.raw_os_error())),
@@ -92,6 +96,13 @@ impl Device {
             unique,
         };
         self.write(&[IoSlice::new(&head.to_vec())])
+    }
+
+    /// Tells the kernel something that it never waits with; others go through
+    /// [`Notices`](super::notices::Notices). ENOENT: it has nothing of that.
+    pub fn tell(&self, notice: &Notice) -> Result<(), Errno> {
+        assert!(!notice.may_wait(), "{notice:?} would stop the mount");
+        self.write(&[IoSlice::new(&notice.to_bytes())])
     }
 
     fn write(&self, parts: &[IoSlice<'_>]) -> Result<(), Errno> {

@@ -1,6 +1,8 @@
 //! Open directories: what was fetched of a listing and not yet handed over.
 
+use super::kept::names::Turn;
 use crate::base::FileKind;
+use crate::client::Terms;
 use crate::wire::op::DirEntry;
 use std::collections::{HashMap, VecDeque};
 
@@ -28,13 +30,18 @@ pub mod offset {
 pub struct Dirs {
     last: u64,
     open: HashMap<u64, Batch>,
+    /// The requests that each open directory has had.
+    turns: HashMap<u64, u64>,
 }
 
 /// The rest of what the box sent: entries from the offset `at` on.
 #[derive(Default, Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     pub at: u64,
-    pub entries: VecDeque<DirEntry>,
+    /// With what could be believed of each when it came.
+    pub entries: VecDeque<(DirEntry, Terms)>,
+    /// When it was asked for, in the order of takings.
+    pub begun: u64,
     /// Nothing follows the entries.
     pub end: bool,
     /// The entries have attributes.
@@ -45,11 +52,26 @@ impl Dirs {
     /// A new handle; nothing is fetched for it yet.
     pub fn open(&mut self) -> u64 {
         self.last += 1;
+        self.turns.insert(self.last, 0);
         self.last
     }
 
     pub fn close(&mut self, fh: u64) {
         self.open.remove(&fh);
+        self.turns.remove(&fh);
+    }
+
+    /// A request of `fh` has come: the kernel has taken in the answers before.
+    pub fn turn(&mut self, fh: u64) -> Turn {
+        let turn = self.turns.entry(fh).or_default();
+        *turn += 1;
+        Turn { fh, turn: *turn }
+    }
+
+    /// Has the kernel taken in the answer of this turn?
+    #[must_use]
+    pub fn is_over(&self, turn: Turn) -> bool {
+        self.turns.get(&turn.fh) != Some(&turn.turn)
     }
 
     /// Takes what is kept for going on at `at`. A start from the beginning, or

@@ -1,7 +1,8 @@
 //! L5: the mount. The kernel's FUSE protocol (`abi`), its device (`device`) and
 //! the system calls around it (`sys`); the tables that translate between kernel
 //! and box (`nodes`, `dirs`, `callers`); the operations (`ops`); and the mount
-//! process (`mount`, `options`, `mounts`).
+//! process (`mount`, `options`, `mounts`). What the kernel may believe without
+//! asking (`terms`, `kept`), and how it is taken back (`takeback`, `notices`).
 //!
 //! ```text
 //!  kernel ─ /dev/fuse ─► device ─► session ─► ops ─► Upstream (src/client) ═══ box
@@ -11,8 +12,9 @@
 //! All of it runs on one thread and one ring. The device is polled and drained,
 //! never read by a call that could wait (C18).
 //!
-//! Architecture invariant: nothing here keeps contents, names or attributes.
-//! The kernel is told to keep none either, until locks say what it may keep.
+//! Architecture invariant: nothing here keeps contents or attributes, and of
+//! names only what the kernel was told. It may keep what the client's locks
+//! cover, and not longer.
 
 pub mod abi;
 pub mod callers;
@@ -20,14 +22,18 @@ pub mod device;
 pub mod dirs;
 pub mod fault;
 mod journal;
+pub mod kept;
 pub mod mount;
 pub mod mounts;
 pub mod nodes;
+pub mod notices;
 mod ops;
 pub mod options;
 pub mod server;
 pub mod session;
 pub mod sys;
+mod takeback;
+mod terms;
 pub mod upstream;
 
 /// The extended attribute of a mount's root that tells the process behind it.

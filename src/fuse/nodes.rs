@@ -59,6 +59,13 @@ impl Nodes {
         })
     }
 
+    /// The number of `fid`; None if the kernel does not know it.
+    #[must_use]
+    pub fn number(&self, fid: Fid) -> Option<u64> {
+        let index = *self.by_fid.get(&fid)?;
+        Some(number(index, self.slots[index as usize].generation))
+    }
+
     /// Counts a look-up of `fid` and returns its number. Every reply that
     /// names a node calls this once.
     pub fn remember(&mut self, fid: Fid, ino: u64) -> u64 {
@@ -74,17 +81,18 @@ impl Nodes {
 
     /// Gives back `lookups` look-ups of `nodeid`. More than were counted, or a
     /// number that nobody was given, changes nothing beyond what was counted.
-    pub fn forget(&mut self, nodeid: u64, lookups: u64) {
+    /// True if it was the last.
+    pub fn forget(&mut self, nodeid: u64, lookups: u64) -> bool {
         let Some(index) = self.index(nodeid) else {
-            return;
+            return false;
         };
         if nodeid == ROOT_ID {
-            return;
+            return false;
         }
         let slot = &mut self.slots[index];
         slot.lookups = slot.lookups.saturating_sub(lookups);
         if slot.lookups > 0 {
-            return;
+            return false;
         }
         self.by_fid.remove(&slot.fid);
         slot.fid = Fid::NONE;
@@ -93,6 +101,7 @@ impl Nodes {
             slot.generation = next;
             self.free.push(slot_index(index));
         }
+        true
     }
 
     /// How many nodes the kernel holds, the root among them.

@@ -18,6 +18,7 @@ pub async fn serve<U: Upstream>(
     session: Rc<Session<Local, U>>,
     device: Descriptor,
 ) -> Result<(), Errno> {
+    local.spawn(carry(local.clone(), Rc::clone(&session), device.clone()));
     let mut inbox = Inbox::new(local.pool().clone());
     loop {
         local.poll_readable(&device).await?;
@@ -27,6 +28,18 @@ pub async fn serve<U: Upstream>(
         if session.is_unmounted() {
             return Ok(());
         }
+    }
+}
+
+/// Carries notices to the kernel, each in a context of its own (C3).
+async fn carry<U: Upstream>(local: Local, session: Rc<Session<Local, U>>, device: Descriptor) {
+    while let Some(mut letter) = session.notices.next().await {
+        let (own, device) = (local.clone(), device.clone());
+        local.spawn(async move {
+            let message = std::mem::take(&mut letter.message);
+            let written = own.write_apart(&device, message).await;
+            letter.end(written.map(|_| ()));
+        });
     }
 }
 

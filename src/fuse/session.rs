@@ -1,24 +1,25 @@
 //! The state of one mount between its requests, and how a request is carried
 //! to the client and its answer to the kernel.
 
-use super::abi::flag::{fopen, init};
+use super::abi::flag::{init, read};
 use super::abi::input::InHeader;
-use super::abi::output::{OpenOut, Validity};
 use super::abi::parse::Op;
 use super::callers::Callers;
 use super::device::{Device, Message};
 use super::dirs::Dirs;
+use super::kept::Kept;
 use super::nodes::{Node, Nodes};
+use super::notices::Notices;
+use super::takeback::Taker;
 use super::upstream::{Answer, Export, Interrupt, Upstream};
-use crate::base::{Codec, Errno, OpenId, Slice};
+use crate::base::{Errno, Slice};
 use crate::client::{Context, Cred};
-use crate::wire::op::Entry;
 use crate::wire::{Reply, Request};
 use crate::world::sync::Signal;
 use crate::world::{Level, World};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 /// One mount: what the kernel knows of it, and who answers for it. Lives on
 /// the mount's one thread; no borrow of a cell is held over an await.
@@ -39,9 +40,13 @@ pub struct Session<W: World, U: Upstream> {
     pub(super) agreed: Cell<u64>,
     unmounted: Cell<bool>,
     changed: Signal,
-    /// How long the kernel may believe names and attributes. Nothing tells it
-    /// of other clients' changes yet, so: not at all.
-    pub(super) validity: Validity,
+    /// What the kernel may believe.
+    pub(super) kept: RefCell<Kept>,
+    /// What it is told where it may make the teller wait.
+    pub(super) notices: Notices,
+    /// Whether all names can be taken back at once (Linux 6.16).
+    pub(super) epochs: Cell<bool>,
+    this: Weak<Session<W, U>>,
 }
 
 /// Who sent a request, and which.
@@ -49,6 +54,8 @@ pub(super) struct Origin {
     pub head: InHeader,
     pub caller: Rc<Cred>,
     pub interrupt: Interrupt,
+    /// When it came, in the order of takings (`kept::races`).
+    pub begun: u64,
 }
 
 /// One request to the box, and all that goes with it.
@@ -74,7 +81,7 @@ impl<W: World, U: Upstream> Session<W, U> {
     #[must_use]
     pub fn new(world: W, upstream: U, device: Device) -> Rc<Session<W, U>> {
         let export = upstream.export();
-        Rc::new(Session {
+        let session = Rc::new_cyclic(|this| Session {
             world,
             device,
             export,
@@ -87,9 +94,20 @@ impl<W: World, U: Upstream> Session<W, U> {
             agreed: Cell::new(0),
             unmounted: Cell::new(false),
             changed: Signal::default(),
-            validity: Validity::default(),
+            kept: RefCell::default(),
+            notices: Notices::default(),
+            epochs: Cell::new(false),
+            this: Weak::clone(this),
             upstream,
-        })
+        });
+        let taker = Taker(Rc::downgrade(&session));
+        session.upstream.tell(Rc::new(taker));
+        session
+    }
+
+    /// For tasks that outlive the call which starts them.
+    pub(super) fn this(&self) -> Rc<Self> {
+        self.this.upgrade().expect("whoever calls holds it")
     }
 
     /// Takes in a request: at once what concerns this table alone, the rest in
@@ -103,7 +121,11 @@ impl<W: World, U: Upstream> Session<W, U> {
         match op {
             Op::Forget(list) => {
                 let mut nodes = self.nodes.borrow_mut();
-                list.iter().for_each(|f| nodes.forget(f.nodeid, f.lookups));
+                for f in list {
+                    if nodes.forget(f.nodeid, f.lookups) {
+                        self.kept.borrow_mut().forget(f.nodeid);
+                    }
+                }
             }
             Op::Interrupt(unique) => {
                 // Unknown: answered meanwhile, which is an answer too.
@@ -125,13 +147,31 @@ impl<W: World, U: Upstream> Session<W, U> {
             head,
             caller: self.callers.borrow_mut().of(&head, self.world.now()),
             interrupt,
+            begun: self.kept.borrow().races.now(),
         };
+        let is_fill = self.begins_fill(&origin, &op);
         let session = Rc::clone(self);
         self.spawn(async move {
             let outcome = session.run(&origin, op, payload).await;
             session.unanswered.borrow_mut().remove(&origin.head.unique);
             session.answer(&origin.head, outcome);
+            if is_fill {
+                session.filled(origin.head.nodeid, origin.head.unique);
+            }
         });
+    }
+
+    /// A READ that does not tell the lock owner fills pages; its folios are
+    /// locked until it is answered.
+    fn begins_fill(&self, from: &Origin, op: &Op) -> bool {
+        let Op::Read(args) = op else { return false };
+        if args.read_flags & read::LOCKOWNER != 0 {
+            return false;
+        }
+        let InHeader { nodeid, unique, .. } = from.head;
+        let pages = &mut self.kept.borrow_mut().pages;
+        pages.begin(nodeid, unique, args.offset, args.size, from.begun);
+        true
     }
 
     /// Requests that the kernel waits for.
@@ -250,22 +290,6 @@ impl<W: World, U: Upstream> Session<W, U> {
     /// The node of a request; ESTALE if the kernel was not given it.
     pub(super) fn node(&self, nodeid: u64) -> Result<Node, Errno> {
         self.nodes.borrow().find(nodeid).ok_or(Errno::ESTALE)
-    }
-
-    /// The reply that names `entry` to the kernel, and counts it as known.
-    pub(super) fn entry(&self, entry: &Entry) -> Vec<u8> {
-        let nodeid = self.nodes.borrow_mut().remember(entry.fid, entry.attr.ino);
-        self.validity.entry_out(nodeid, &entry.attr).to_vec()
-    }
-
-    /// What the kernel is told of an open file: that all of it is ours. Shared
-    /// mappings work where the kernel allows them beside that (Linux 6.6).
-    pub(super) fn open_out(open: OpenId) -> OpenOut {
-        OpenOut {
-            fh: open.0,
-            open_flags: fopen::DIRECT_IO | fopen::PARALLEL_DIRECT_WRITES,
-            backing: 0,
-        }
     }
 
     pub(super) fn has(&self, bit: u64) -> bool {

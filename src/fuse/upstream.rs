@@ -1,7 +1,7 @@
 //! What the mount needs of the client below it: one call for each request, and
 //! a drain. `Client` is the real one; tests serve a tree from memory.
 
-use crate::base::{Errno, Fid, OpenId, Slice};
+use crate::base::{Attr, Errno, Fid, Name, OpenId, Slice};
 use crate::client::{Above, Client, Context, LockCall, Terms};
 use crate::wire::{Features, Reply, Request};
 use crate::world::World;
@@ -55,9 +55,24 @@ pub trait Upstream: 'static {
     }
     /// A handle is about to be closed, and its locks with it.
     fn locks_closed(&self, _fid: Fid, _open: OpenId) {}
+    /// Whether [`terms`](Self::terms) are ever other than zero: asked once, when
+    /// the kernel and the mount agree how to talk.
+    fn keeps(&self) -> bool {
+        false
+    }
     /// What may be believed of `fid` from now on without asking.
     fn terms(&self, _fid: Fid) -> Terms {
         Terms::default()
+    }
+    /// The attributes of `fid` as the client has them under its locks, which may
+    /// be newer than those it was `told`; `None` if it has none.
+    fn current(&self, _fid: Fid, told: &Attr) -> Option<Attr> {
+        Some(told.clone())
+    }
+    /// Whether the client has it under its locks that `name` leads to `fid`, or
+    /// (`None`) that it is not there.
+    fn is_current(&self, _dir: Fid, _name: &Name, _fid: Option<Fid>) -> bool {
+        true
     }
     /// Who is told when what was believed ends.
     fn tell(&self, _above: Rc<dyn Above>) {}
@@ -107,8 +122,20 @@ impl<W: World> Upstream for Client<W> {
         self.settle().await;
     }
 
+    fn keeps(&self) -> bool {
+        Client::keeps(self)
+    }
+
     fn terms(&self, fid: Fid) -> Terms {
         Client::terms(self, fid)
+    }
+
+    fn current(&self, fid: Fid, _told: &Attr) -> Option<Attr> {
+        self.known_attr(fid)
+    }
+
+    fn is_current(&self, dir: Fid, name: &Name, fid: Option<Fid>) -> bool {
+        self.is_known(dir, name, fid)
     }
 
     fn tell(&self, above: Rc<dyn Above>) {

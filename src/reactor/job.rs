@@ -61,6 +61,10 @@ pub(super) enum Kind {
     WriteStream {
         parts: Box<Parts>,
     },
+    /// As `WriteStream`, in a kernel thread of its own: it may wait for long.
+    WriteApart {
+        parts: Box<Parts>,
+    },
     Sync,
     Recv {
         buf: Buf,
@@ -114,7 +118,9 @@ impl Job {
             | Kind::Connect { .. }
             | Kind::Poll { .. }
             | Kind::Bell { .. } => true,
-            Kind::ReadAt { .. } | Kind::WriteAt { .. } | Kind::Sync => false,
+            Kind::ReadAt { .. } | Kind::WriteAt { .. } | Kind::WriteApart { .. } | Kind::Sync => {
+                false
+            }
         }
     }
 }
@@ -167,6 +173,13 @@ impl Kind {
                 opcode::Writev::new(fd, iovecs.as_ptr(), bounded(iovecs.len()))
                     .offset(STREAM)
                     .build()
+            }
+            Kind::WriteApart { parts } => {
+                let iovecs = parts.next();
+                opcode::Writev::new(fd, iovecs.as_ptr(), bounded(iovecs.len()))
+                    .offset(STREAM)
+                    .build()
+                    .flags(squeue::Flags::ASYNC)
             }
             Kind::Sync => opcode::Fsync::new(fd)
                 .flags(types::FsyncFlags::DATASYNC)

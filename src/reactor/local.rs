@@ -94,6 +94,17 @@ impl Local {
         done(result)
     }
 
+    /// Writes `message` in one call from a kernel thread of its own, for
+    /// devices that may make the writer wait: neither this thread nor another
+    /// such write waits with it. Who gives up waiting leaves it to its end.
+    pub async fn write_apart(&self, fd: &Descriptor, message: Vec<u8>) -> Result<usize, Errno> {
+        let on = fd.clone();
+        let parts = Parts::new(vec![Slice::from(message)]);
+        let kind = Kind::WriteApart { parts };
+        let (result, _) = self.start(Job { on, kind }).await;
+        done(result)
+    }
+
     pub(super) fn start(&self, job: Job) -> Operation {
         self.0.driver.start(job)
     }

@@ -48,6 +48,7 @@ pub mod setattr {
 pub mod fopen {
     /// Every read and write is a request; the kernel keeps no pages of it.
     pub const DIRECT_IO: u32 = 1 << 0;
+    /// The pages that the kernel has of the file are good.
     pub const KEEP_CACHE: u32 = 1 << 1;
     /// Writes of one file need not wait for each other.
     pub const PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
@@ -55,6 +56,12 @@ pub mod fopen {
 
 /// `open_flags` of OPEN and CREATE: clear setuid and setgid with the truncation.
 pub const OPEN_KILL_SUIDGID: u32 = 1 << 0;
+
+/// READ.
+pub mod read {
+    /// The lock owner is told: for a caller's own buffer, not for kept pages.
+    pub const LOCKOWNER: u32 = 1 << 1;
+}
 
 /// WRITE.
 pub mod write {

@@ -8,6 +8,7 @@
 
 pub mod flag;
 pub mod input;
+pub mod notify;
 pub mod output;
 pub mod parse;
 
@@ -23,6 +24,8 @@ pub const MAJOR: u32 = 7;
 pub const MINOR: u32 = 45;
 /// `FUSE_INIT_EXT` and 64 bits of flags: Linux 5.17, and so each kernel since 6.1.
 pub const MINOR_MIN: u32 = 36;
+/// The first with dentry epochs (Linux 6.16).
+pub const MINOR_EPOCHS: u32 = 44;
 /// The node that exists before any look-up.
 pub const ROOT_ID: u64 = 1;
 /// Length of [`input::InHeader`].

@@ -161,6 +161,30 @@ impl Validity {
         }
     }
 
+    /// The answer to a LOOKUP of a name that is not there, which the kernel may
+    /// believe.
+    #[must_use]
+    pub fn absent_out(self) -> EntryOut {
+        let zero = Time { sec: 0, nsec: 0 };
+        let attr = Attr {
+            kind: FileKind::Regular,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            nlink: 0,
+            rdev: 0,
+            ino: 0,
+            size: 0,
+            blocks: 0,
+            atime: zero,
+            mtime: zero,
+            ctime: zero,
+            btime: zero,
+            version: 0,
+        };
+        self.entry_out(0, &attr)
+    }
+
     /// The answer to STATX, which knows the time of birth.
     #[must_use]
     pub fn statx_out(self, attr: &Attr) -> Vec<u8> {

@@ -20,9 +20,10 @@ impl<W: World, U: Upstream> Session<W, U> {
     pub(super) async fn on_getattr(&self, from: &Origin, op: Op) -> Result<Outcome, Errno> {
         let fid = self.node(from.head.nodeid)?.fid;
         let entry = entry_in(self.ask(from, of_file(fid)).await?)?;
+        let (validity, attr) = self.attrs(from, fid, &entry.attr);
         Ok(Outcome::Bytes(match op {
-            Op::Statx => self.validity.statx_out(&entry.attr),
-            _ => self.validity.attr_out(&entry.attr).to_vec(),
+            Op::Statx => validity.statx_out(&attr),
+            _ => validity.attr_out(&attr).to_vec(),
         }))
     }
 
@@ -34,7 +35,8 @@ impl<W: World, U: Upstream> Session<W, U> {
             ask.context.flags |= head::flags::KILL_PRIV;
         }
         let entry = entry_in(self.call(ask).await?.0)?;
-        Ok(Outcome::Bytes(self.validity.attr_out(&entry.attr).to_vec()))
+        let (validity, attr) = self.attrs(from, fid, &entry.attr);
+        Ok(Outcome::Bytes(validity.attr_out(&attr).to_vec()))
     }
 
     pub(super) async fn on_readlink(&self, from: &Origin) -> Result<Outcome, Errno> {

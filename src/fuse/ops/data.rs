@@ -1,16 +1,18 @@
 //! Open files: opening, contents, sync, and closing.
 
 use crate::base::codec::Bytes;
-use crate::base::{Codec, Errno, Fid, FileKind, Name, OpenId, Slice};
+use crate::base::{Bits, Codec, Errno, Extent, Fid, FileKind, Name, OpenId, Slice};
+use crate::client::Fill;
 use crate::fuse::abi::flag::{FSYNC_DATA_ONLY, OPEN_KILL_SUIDGID, write};
 use crate::fuse::abi::input::{
-    CopyFileRangeIn, CreateIn, FallocateIn, FsyncIn, LseekIn, OpenIn, ReadIn, ReleaseIn, WriteIn,
+    CopyFileRangeIn, CreateIn, FallocateIn, FsyncIn, InHeader, LseekIn, OpenIn, ReadIn, ReleaseIn,
+    WriteIn,
 };
 use crate::fuse::abi::output::{OffsetOut, WriteOut};
 use crate::fuse::session::{Origin, Outcome, Session};
 use crate::fuse::upstream::Upstream;
 use crate::wire::op::{
-    Close, CopyRange, Create, Fallocate, Fsync, Intent, Open, Read, Seek, Write,
+    Close, CopyRange, Create, Entry, Fallocate, Fsync, Intent, Open, Read, Seek, Write,
 };
 use crate::wire::{Reply, Request, head};
 use crate::world::{Level, World};
@@ -29,7 +31,9 @@ impl<W: World, U: Upstream> Session<W, U> {
         let mut ask = self.plain(from, Request::Open(request));
         ask.context.flags = kill_flag(args.open_flags);
         self.call(ask).await?;
-        Ok(Outcome::Bytes(Self::open_out(open).to_vec()))
+        let nodeid = from.head.nodeid;
+        let out = self.opened(from, nodeid, fid, open, args.flags).await;
+        Ok(Outcome::Bytes(out.to_vec()))
     }
 
     /// CREATE, and TMPFILE where there is no name.
@@ -54,9 +58,17 @@ impl<W: World, U: Upstream> Session<W, U> {
             intent: Intent::default(),
         };
         let kill = kill_flag(args.open_flags);
+        let name = create.name.clone();
         let entry = self.create(from, create, args.umask, kill).await?;
-        let mut out = self.entry(&entry);
-        out.extend(Self::open_out(open).to_vec());
+        // It may have been there: then it has pages, perhaps, and a number that
+        // must stay its own until the reply counts it.
+        let Entry { fid, ref attr, .. } = entry;
+        let nodeid = self.nodes.borrow_mut().remember(fid, attr.ino);
+        let opened = self.opened(from, nodeid, fid, open, args.flags).await;
+        let at = name.as_ref().map(|name| (from.head.nodeid, name));
+        let mut out = self.entry(from, at, &entry);
+        self.nodes.borrow_mut().forget(nodeid, 1);
+        out.extend(opened.to_vec());
         Ok(Outcome::Bytes(out))
     }
 
@@ -69,6 +81,7 @@ impl<W: World, U: Upstream> Session<W, U> {
         let fid = self.node(from.head.nodeid)?.fid;
         let open = OpenId(args.fh);
         self.upstream.locks_closed(fid, open);
+        self.kept.borrow_mut().pages.close(args.fh);
         let ask = self.plain(from, Request::Close(Close { fid, open }));
         let session = Rc::clone(self);
         self.spawn(async move {
@@ -80,10 +93,32 @@ impl<W: World, U: Upstream> Session<W, U> {
         Ok(Outcome::Done)
     }
 
-    /// Answered in full up to the end of the file (C10): the kernel takes a
-    /// short answer for that end.
+    /// What fills pages and was overtaken by their taking back is asked again:
+    /// the kernel must not be given what is over, not even for a moment.
     pub(super) async fn on_read(&self, from: &Origin, args: ReadIn) -> Result<Outcome, Errno> {
         let fid = self.node(from.head.nodeid)?.fid;
+        let InHeader { nodeid, unique, .. } = from.head;
+        let range = Extent::of(args.offset, u64::from(args.size)).unwrap_or(Extent::ALL);
+        loop {
+            let begun = self.kept.borrow().races.now();
+            let fill = self.kept.borrow().pages.purpose(nodeid, unique);
+            let parts = self.read(from, fid, &args, fill).await?;
+            let gone = self.kept.borrow().races.since(begun, fid, range);
+            if fill == Fill::No || !gone.has(Bits::DATA) {
+                return Ok(Outcome::Data(parts));
+            }
+        }
+    }
+
+    /// Reads in full up to the end of the file (C10): the kernel takes a short
+    /// answer for that end.
+    async fn read(
+        &self,
+        from: &Origin,
+        fid: Fid,
+        args: &ReadIn,
+        fill: Fill,
+    ) -> Result<Vec<Slice>, Errno> {
         let mut parts: Vec<Slice> = Vec::new();
         let mut have = 0u32;
         while have < args.size {
@@ -96,7 +131,9 @@ impl<W: World, U: Upstream> Session<W, U> {
                     .ok_or(Errno::EINVAL)?,
                 len: args.size - have,
             };
-            let (reply, payload) = self.call(self.plain(from, Request::Read(read))).await?;
+            let mut ask = self.plain(from, Request::Read(read));
+            ask.context.fill = fill;
+            let (reply, payload) = self.call(ask).await?;
             let Reply::Data(data) = reply else {
                 return Err(Errno::EIO);
             };
@@ -114,7 +151,7 @@ impl<W: World, U: Upstream> Session<W, U> {
                 return Err(Errno::EIO);
             }
         }
-        Ok(Outcome::Data(parts))
+        Ok(parts)
     }
 
     pub(super) async fn on_write(
@@ -137,13 +174,23 @@ impl<W: World, U: Upstream> Session<W, U> {
         if args.write_flags & write::KILL_SUIDGID != 0 {
             ask.context.flags |= head::flags::KILL_PRIV;
         }
+        let nodeid = from.head.nodeid;
+        let begun = self.kept.borrow().pages.begun(nodeid);
         if is_page {
+            if self.kept.borrow().pages.is_condemned(nodeid) {
+                return Err(Errno::EIO);
+            }
             ask.context.flags |= head::flags::PAGE_WRITE;
         }
         let written = match self.call(ask).await?.0 {
-            Reply::Written(done) if done.written <= args.size => done.written,
+            Reply::Written(done) if done.written <= args.size => done,
             _ => return Err(Errno::EIO),
         };
+        let range = Extent::of(written.offset, u64::from(written.written));
+        if let Some(range) = range.filter(|_| !is_page) {
+            self.drop_written(nodeid, fid, range, begun).await;
+        }
+        let written = written.written;
         self.sync_if_asked(from, fid, args.flags).await?;
         Ok(write_out(written))
     }

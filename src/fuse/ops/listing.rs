@@ -1,13 +1,16 @@
 //! Listings: "." and ".." made here, the rest in the box's order.
 
-use crate::base::{Attr, Codec, Errno};
+use crate::base::{Codec, Errno};
+use crate::client::Terms;
 use crate::fuse::abi::input::{ReadIn, ReleaseIn};
-use crate::fuse::abi::output::{Dirent, EntryOut, Listing, OpenOut};
+use crate::fuse::abi::output::{Dirent, Listing, OpenOut};
 use crate::fuse::dirs::{Batch, DOTS, offset};
+use crate::fuse::kept::names::Turn;
 use crate::fuse::nodes::Node;
 use crate::fuse::ops::entry_in;
 use crate::fuse::ops::names::of_file;
 use crate::fuse::session::{Origin, Outcome, Session};
+use crate::fuse::terms::At;
 use crate::fuse::upstream::Upstream;
 use crate::wire::op::{DirEntry, Readdir};
 use crate::wire::{Reply, Request};
@@ -37,6 +40,7 @@ impl<W: World, U: Upstream> Session<W, U> {
         args: ReadIn,
         plus: bool,
     ) -> Result<Outcome, Errno> {
+        let turn = self.dirs.borrow_mut().turn(args.fh);
         let node = self.node(from.head.nodeid)?;
         let mut out = Listing::new(args.size as usize, plus);
         let kept = self.dirs.borrow_mut().take(args.fh, args.offset, plus);
@@ -46,12 +50,18 @@ impl<W: World, U: Upstream> Session<W, U> {
         };
         let mut is_full = false;
         loop {
-            while let Some(entry) = batch.entries.front() {
+            while let Some((entry, terms)) = batch.entries.front() {
                 if !out.has_room(entry.name.as_bytes()) {
                     is_full = true;
                     break;
                 }
-                self.list(entry, plus, &mut out);
+                let now = self.terms(batch.begun, entry.fid);
+                let listed = Listed {
+                    dir: from.head.nodeid,
+                    turn,
+                    terms: both(*terms, now),
+                };
+                self.list(entry, plus.then_some(listed), &mut out);
                 batch.at = offset::of_cookie(entry.cookie);
                 batch.entries.pop_front();
             }
@@ -105,6 +115,7 @@ impl<W: World, U: Upstream> Session<W, U> {
         at: u64,
         plus: bool,
     ) -> Result<(Batch, u64), Errno> {
+        let begun = self.kept.borrow().races.now();
         let request = Readdir {
             fid: node.fid,
             cookie: offset::to_cookie(at),
@@ -119,7 +130,15 @@ impl<W: World, U: Upstream> Session<W, U> {
         }
         let batch = Batch {
             at,
-            entries: listing.entries.into(),
+            entries: listing
+                .entries
+                .into_iter()
+                .map(|entry| {
+                    let terms = self.terms(begun, entry.fid);
+                    (entry, terms)
+                })
+                .collect(),
+            begun,
             end: listing.end,
             attrs: plus,
         };
@@ -135,21 +154,51 @@ impl<W: World, U: Upstream> Session<W, U> {
         Ok(entry.attr.ino)
     }
 
-    fn list(&self, entry: &DirEntry, plus: bool, out: &mut Listing) {
+    /// An entry with attributes counts as a look-up of what it names. One that
+    /// is not to be believed goes without them: it would only be looked up
+    /// again.
+    fn list(&self, entry: &DirEntry, listed: Option<Listed>, out: &mut Listing) {
         let dirent = Dirent {
             ino: entry.ino,
             offset: offset::of_cookie(entry.cookie),
             kind: entry.kind,
             name: entry.name.as_bytes(),
         };
-        let attr = entry.attr.as_ref().filter(|_| plus);
-        out.push(dirent, attr.map(|attr| self.object(entry, attr)));
+        let worth = |l: &Listed| !(l.terms.name.is_zero() && l.terms.attr.is_zero());
+        let object = listed.filter(worth).and_then(|listed| {
+            let at = At {
+                parent: listed.dir,
+                name: &entry.name,
+                listing: Some(listed.turn),
+            };
+            let attr = entry.attr.as_ref()?;
+            Some(self.named(Some(at), entry.fid, attr, listed.terms))
+        });
+        out.push(dirent, object);
     }
+}
 
-    /// An entry with attributes counts as a look-up of what it names.
-    fn object(&self, entry: &DirEntry, attr: &Attr) -> EntryOut {
-        let nodeid = self.nodes.borrow_mut().remember(entry.fid, attr.ino);
-        self.validity.entry_out(nodeid, attr)
+/// Under what an entry is listed.
+struct Listed {
+    dir: u64,
+    turn: Turn,
+    terms: Terms,
+}
+
+/// What could be believed when the entry came, and can be still.
+fn both(then: Terms, now: Terms) -> Terms {
+    Terms {
+        name: if then.name.is_zero() {
+            then.name
+        } else {
+            now.name
+        },
+        attr: if then.attr.is_zero() {
+            then.attr
+        } else {
+            now.attr
+        },
+        ..Terms::default()
     }
 }
 

@@ -33,6 +33,7 @@ impl<W: World, U: Upstream> Session<W, U> {
                 to: to_name,
             } => {
                 let to = self.node(newdir)?.fid;
+                let (old, new) = (from_name.clone(), to_name.clone());
                 let rename = Rename {
                     from: parent,
                     from_name,
@@ -40,42 +41,61 @@ impl<W: World, U: Upstream> Session<W, U> {
                     to_name,
                     flags,
                 };
-                self.ask(from, Request::Rename(rename))
-                    .await
-                    .map(|_| Outcome::Done)
+                self.ask(from, Request::Rename(rename)).await?;
+                let is_exchange = flags & libc::RENAME_EXCHANGE != 0;
+                let (old, new) = ((from.head.nodeid, &old), (newdir, &new));
+                self.kept.borrow_mut().names.moved(old, new, is_exchange);
+                self.links_changed(from.head.nodeid);
+                self.links_changed(newdir);
+                Ok(Outcome::Done)
             }
             Op::Link { nodeid, name } => {
                 let fid = self.node(nodeid)?.fid;
+                let at = name.clone();
                 let link = Request::Link(Link { fid, parent, name });
                 let entry = entry_in(self.ask(from, link).await?)?;
-                Ok(Outcome::Bytes(self.entry(&entry)))
+                let at = Some((from.head.nodeid, &at));
+                Ok(Outcome::Bytes(self.entry(from, at, &entry)))
             }
             _ => Err(Errno::EIO),
         }
     }
 
-    /// An absent name is an error and not a negative entry: nothing would tell
-    /// the kernel when another client makes it.
+    /// An absent name is an error, and a negative entry only while the client
+    /// is told when another one makes it.
     async fn on_lookup(
         &self,
         from: &Origin,
         parent: Fid,
         name: LookupName,
     ) -> Result<Outcome, Errno> {
-        let request = match name {
-            LookupName::Child(name) => {
-                let intent = Intent::default();
-                Request::Lookup(Named {
-                    parent,
-                    name,
-                    intent,
-                })
+        let name = match name {
+            LookupName::Child(name) => name,
+            LookupName::Itself => return self.look_at(from, parent).await,
+            LookupName::Parent => {
+                let above = self.parent_of(from, parent).await?;
+                return self.look_at(from, above).await;
             }
-            LookupName::Itself => of_file(parent),
-            LookupName::Parent => of_file(self.parent_of(from, parent).await?),
         };
-        let entry = entry_in(self.ask(from, request).await?)?;
-        Ok(Outcome::Bytes(self.entry(&entry)))
+        let lookup = Request::Lookup(Named {
+            parent,
+            name: name.clone(),
+            intent: Intent::default(),
+        });
+        let out = match self.ask(from, lookup).await {
+            Ok(reply) => {
+                let at = Some((from.head.nodeid, &name));
+                self.entry(from, at, &entry_in(reply)?)
+            }
+            Err(Errno::ENOENT) => self.absent(from, parent, &name).ok_or(Errno::ENOENT)?,
+            Err(e) => return Err(e),
+        };
+        Ok(Outcome::Bytes(out))
+    }
+
+    async fn look_at(&self, from: &Origin, fid: Fid) -> Result<Outcome, Errno> {
+        let entry = entry_in(self.ask(from, of_file(fid)).await?)?;
+        Ok(Outcome::Bytes(self.entry(from, None, &entry)))
     }
 
     /// The directory that holds this directory, which its listing tells.
@@ -117,12 +137,16 @@ impl<W: World, U: Upstream> Session<W, U> {
         args: MkdirIn,
     ) -> Result<Outcome, Errno> {
         let create = creation(parent, name, FileKind::Directory, args.mode & 0o7777);
-        self.make(from, create, args.umask).await
+        let made = self.make(from, create, args.umask).await;
+        self.links_changed(from.head.nodeid);
+        made
     }
 
     async fn make(&self, from: &Origin, create: Create, umask: u32) -> Result<Outcome, Errno> {
+        let name = create.name.clone();
         let entry = self.create(from, create, umask, 0).await?;
-        Ok(Outcome::Bytes(self.entry(&entry)))
+        let at = name.as_ref().map(|name| (from.head.nodeid, name));
+        Ok(Outcome::Bytes(self.entry(from, at, &entry)))
     }
 
     /// Creates, and opens if `create.open` is set.
@@ -146,8 +170,15 @@ impl<W: World, U: Upstream> Session<W, U> {
         name: Name,
         dir: bool,
     ) -> Result<Outcome, Errno> {
+        let gone = name.clone();
         let unlink = Request::Unlink(Unlink { parent, name, dir });
-        self.ask(from, unlink).await.map(|_| Outcome::Done)
+        self.ask(from, unlink).await?;
+        let nodeid = from.head.nodeid;
+        self.kept.borrow_mut().names.remove(nodeid, &gone);
+        if dir {
+            self.links_changed(from.head.nodeid);
+        }
+        Ok(Outcome::Done)
     }
 }
 

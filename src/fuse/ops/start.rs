@@ -5,14 +5,14 @@ use crate::base::{Codec, Errno};
 use crate::fuse::abi::flag::init;
 use crate::fuse::abi::input::InitIn;
 use crate::fuse::abi::output::InitOut;
-use crate::fuse::abi::{MAJOR, MINOR, MINOR_MIN};
+use crate::fuse::abi::{MAJOR, MINOR, MINOR_EPOCHS, MINOR_MIN};
 use crate::fuse::session::{Outcome, Session};
 use crate::fuse::upstream::Upstream;
 use crate::world::{Level, World};
 
 /// What this server wants of the kernel. Not among them, on purpose: the
 /// kernel's own write-back (it owns size and mtime then, and breaks O_APPEND),
-/// cached symbolic links, and AUTO_INVAL_DATA, which asks for attributes before each read.
+/// and AUTO_INVAL_DATA, which asks for attributes before each read.
 const WANTED: u64 = init::ASYNC_READ
     | init::ATOMIC_O_TRUNC
     | init::EXPORT_SUPPORT
@@ -67,6 +67,7 @@ impl<W: World, U: Upstream> Session<W, U> {
             unused3: 0,
         };
         if args.major == MAJOR {
+            self.epochs.set(args.minor >= MINOR_EPOCHS);
             self.on_agreed(agreed);
         }
         Ok(Outcome::Bytes(out.to_vec()))
@@ -75,17 +76,18 @@ impl<W: World, U: Upstream> Session<W, U> {
     fn wanted(&self) -> u64 {
         let acl = if self.export.acls { init::POSIX_ACL } else { 0 };
         // Attributes in listings are worth their bytes only if the kernel may
-        // believe them until they are asked for.
-        let plus = match self.validity.attr.is_zero() {
-            true => 0,
-            false => init::DO_READDIRPLUS | init::READDIRPLUS_AUTO,
+        // believe them until they are asked for. What a symbolic link says
+        // never changes while it lives.
+        let kept = match self.upstream.keeps() {
+            false => 0,
+            true => init::DO_READDIRPLUS | init::READDIRPLUS_AUTO | init::CACHE_SYMLINKS,
         };
         // Else the kernel keeps them among its own processes.
         let locks = match self.export.file_locks {
             true => init::POSIX_LOCKS | init::FLOCK_LOCKS,
             false => 0,
         };
-        WANTED | acl | plus | locks
+        WANTED | acl | kept | locks
     }
 }
 

@@ -1,0 +1,304 @@
+//! The names that the kernel was given, and the ones it was told are not there.
+
+use crate::base::{Mono, Name};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// Names by directory, and by what they lead to. Positive ones are bounded by
+/// the nodes that the kernel holds, negative ones by [`ABSENT_MAX`].
+#[derive(Default, Debug)]
+pub struct Names {
+    dirs: HashMap<u64, HashMap<Rc<Name>, Given>>,
+    /// The names of each node. May list some that were given anew to another.
+    of: HashMap<u64, Vec<(u64, Rc<Name>)>>,
+    absent: usize,
+    last: u64,
+    /// Counts raises of the dentry epoch: what was given before one is over.
+    epoch: u64,
+}
+
+/// What a name was said to be.
+#[derive(Clone, Copy, Debug)]
+struct Given {
+    /// 0: not there.
+    nodeid: u64,
+    until: Mono,
+    serial: u64,
+    epoch: u64,
+    listing: Option<Turn>,
+}
+
+/// One answer to one open directory's READDIRPLUS. What it tells becomes part
+/// of the kernel's cache at the epoch when it is taken in, which is proved by
+/// the next request of the same open directory only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    pub fh: u64,
+    pub turn: u64,
+}
+
+/// A name that is believed, as one answer gave it.
+#[derive(Clone, Debug)]
+pub struct Held {
+    pub parent: u64,
+    pub name: Rc<Name>,
+    pub until: Mono,
+    pub listing: Option<Turn>,
+    serial: u64,
+}
+
+/// Why a held name still counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It was given after the last raise of the epoch.
+    Believed,
+    /// The epoch was raised since; only an answer to a listing could revive it.
+    Raised,
+    /// Expired, forgotten, or given anew.
+    Over,
+}
+
+impl Names {
+    /// The kernel is told that `name` of `parent` leads to `nodeid` (0: to
+    /// nothing), until `until`.
+    pub fn give(
+        &mut self,
+        parent: u64,
+        name: &Name,
+        nodeid: u64,
+        until: Mono,
+        listing: Option<Turn>,
+    ) {
+        self.last += 1;
+        let given = Given {
+            nodeid,
+            until,
+            serial: self.last,
+            epoch: self.epoch,
+            listing,
+        };
+        let dir = self.dirs.entry(parent).or_default();
+        let (key, old) = match dir.get_key_value(name) {
+            Some((key, old)) => (Rc::clone(key), Some(*old)),
+            None => (Rc::new(name.clone()), None),
+        };
+        dir.insert(Rc::clone(&key), given);
+        let was_absent = old.is_some_and(|old| old.nodeid == 0);
+        self.absent += usize::from(nodeid == 0);
+        self.absent -= usize::from(was_absent);
+        if old.is_some_and(|old| old.nodeid == nodeid) {
+            return;
+        }
+        if let Some(old) = old.filter(|old| old.nodeid != 0) {
+            self.strike(old.nodeid, parent, name);
+        }
+        if nodeid != 0 {
+            self.of.entry(nodeid).or_default().push((parent, key));
+        }
+    }
+
+    /// Is there room for another name that is not there?
+    pub fn has_room(&mut self, now: Mono) -> bool {
+        if self.absent >= ABSENT_MAX {
+            let epoch = self.epoch;
+            let over = |g: &Given| g.nodeid == 0 && (g.until <= now || g.epoch != epoch);
+            self.dirs.retain(|_, dir| {
+                dir.retain(|_, given| !over(given));
+                !dir.is_empty()
+            });
+            let all = self.dirs.values().flat_map(HashMap::values);
+            self.absent = all.filter(|given| given.nodeid == 0).count();
+        }
+        self.absent < ABSENT_MAX
+    }
+
+    /// The names that lead to `nodeid`.
+    #[must_use]
+    pub fn of(&self, nodeid: u64) -> Vec<Held> {
+        let keys = self.of.get(&nodeid).into_iter().flatten();
+        let held = keys.filter_map(|(parent, name)| {
+            let given = self.dirs.get(parent)?.get(name)?;
+            (given.nodeid == nodeid).then(|| held(*parent, name, given))
+        });
+        held.collect()
+    }
+
+    /// The names that are not in `dir`.
+    #[must_use]
+    pub fn absent_in(&self, dir: u64) -> Vec<Held> {
+        let all = self.dirs.get(&dir).into_iter().flatten();
+        let absent = all.filter(|(_, given)| given.nodeid == 0);
+        absent.map(|(name, given)| held(dir, name, given)).collect()
+    }
+
+    /// All names.
+    #[must_use]
+    pub fn all(&self) -> Vec<Held> {
+        let dirs = self.dirs.iter();
+        dirs.flat_map(|(dir, names)| names.iter().map(|(name, given)| held(*dir, name, given)))
+            .collect()
+    }
+
+    #[must_use]
+    pub fn standing(&self, held: &Held, now: Mono) -> Standing {
+        let given = self
+            .dirs
+            .get(&held.parent)
+            .and_then(|dir| dir.get(&held.name));
+        match given {
+            Some(given) if given.serial == held.serial && given.until > now => {
+                match given.epoch == self.epoch {
+                    true => Standing::Believed,
+                    false => Standing::Raised,
+                }
+            }
+            _ => Standing::Over,
+        }
+    }
+
+    /// The dentry epoch was raised.
+    pub fn raise(&mut self) {
+        self.epoch += 1;
+    }
+
+    /// The kernel no longer believes `held`.
+    pub fn drop_held(&mut self, held: &Held) {
+        let dir = self.dirs.get(&held.parent);
+        let same = dir.and_then(|dir| dir.get(&held.name));
+        if same.is_some_and(|given| given.serial == held.serial) {
+            self.remove(held.parent, &held.name);
+        }
+    }
+
+    /// The name was removed by this mount; the kernel knows.
+    pub fn remove(&mut self, parent: u64, name: &Name) {
+        let Some(dir) = self.dirs.get_mut(&parent) else {
+            return;
+        };
+        let Some(given) = dir.remove(name) else {
+            return;
+        };
+        if dir.is_empty() {
+            self.dirs.remove(&parent);
+        }
+        match given.nodeid {
+            0 => self.absent -= 1,
+            nodeid => self.strike(nodeid, parent, name),
+        }
+    }
+
+    /// The name was moved by this mount: the kernel goes on believing it, at
+    /// its new place. With `exchange`, both have moved.
+    pub fn moved(&mut self, from: (u64, &Name), to: (u64, &Name), exchange: bool) {
+        let first = self.take(from.0, from.1);
+        let second = self.take(to.0, to.1);
+        if let Some(given) = first.filter(|given| given.nodeid != 0) {
+            self.give(to.0, to.1, given.nodeid, given.until, given.listing);
+        }
+        if let Some(given) = second.filter(|given| exchange && given.nodeid != 0) {
+            self.give(from.0, from.1, given.nodeid, given.until, given.listing);
+        }
+    }
+
+    /// The node is unknown to the kernel: no name leads to it, and it has none.
+    pub fn forget(&mut self, nodeid: u64) {
+        for (parent, name) in self.of.remove(&nodeid).into_iter().flatten() {
+            if let Some(dir) = self.dirs.get_mut(&parent)
+                && dir.get(&name).is_some_and(|given| given.nodeid == nodeid)
+            {
+                dir.remove(&name);
+                if dir.is_empty() {
+                    self.dirs.remove(&parent);
+                }
+            }
+        }
+        if let Some(dir) = self.dirs.remove(&nodeid) {
+            self.absent -= dir.values().filter(|given| given.nodeid == 0).count();
+        }
+    }
+
+    fn take(&mut self, parent: u64, name: &Name) -> Option<Given> {
+        let given = *self.dirs.get(&parent)?.get(name)?;
+        self.remove(parent, name);
+        Some(given)
+    }
+
+    fn strike(&mut self, nodeid: u64, parent: u64, name: &Name) {
+        if let Some(keys) = self.of.get_mut(&nodeid) {
+            keys.retain(|(dir, key)| *dir != parent || **key != *name);
+            if keys.is_empty() {
+                self.of.remove(&nodeid);
+            }
+        }
+    }
+}
+
+fn held(parent: u64, name: &Rc<Name>, given: &Given) -> Held {
+    Held {
+        parent,
+        name: Rc::clone(name),
+        until: given.until,
+        listing: given.listing,
+        serial: given.serial,
+    }
+}
+
+/// Names that are not there, of all directories; further ones are not kept.
+pub const ABSENT_MAX: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::new(text.as_bytes()).expect("a name")
+    }
+
+    #[test]
+    fn names_follow_what_they_lead_to() {
+        let (a, b, c) = (name("a"), name("b"), name("c"));
+        let mut names = Names::default();
+        names.give(1, &a, 7, Mono(10), None);
+        names.give(1, &b, 7, Mono(10), None);
+        assert_eq!(names.of(7).len(), 2);
+        names.give(1, &a, 8, Mono(10), None);
+        assert_eq!((names.of(7).len(), names.of(8).len()), (1, 1));
+        names.moved((1, &a), (2, &c), false);
+        assert_eq!((names.of(8)[0].parent, &*names.of(8)[0].name), (2, &c));
+        names.moved((2, &c), (1, &b), true);
+        assert_eq!((names.of(8)[0].parent, names.of(7)[0].parent), (1, 2));
+        names.forget(8);
+        assert!(names.of(8).is_empty() && names.of(7).len() == 1);
+        names.forget(2);
+        assert!(names.of(7).is_empty(), "its directory is gone");
+    }
+
+    #[test]
+    fn a_name_stands_until_it_expires_is_raised_or_given_anew() {
+        let a = name("a");
+        let mut names = Names::default();
+        names.give(1, &a, 0, Mono(10), None);
+        let held = names.absent_in(1).remove(0);
+        assert_eq!(names.standing(&held, Mono(9)), Standing::Believed);
+        assert_eq!(names.standing(&held, Mono(10)), Standing::Over);
+        names.raise();
+        assert_eq!(names.standing(&held, Mono(9)), Standing::Raised);
+        names.give(1, &a, 5, Mono(10), None);
+        assert_eq!(names.standing(&held, Mono(9)), Standing::Over);
+        assert!(names.absent_in(1).is_empty());
+        names.drop_held(&held);
+        assert_eq!(names.of(5).len(), 1, "the later one stays");
+    }
+
+    #[test]
+    fn names_that_are_not_there_are_bounded() {
+        let mut names = Names::default();
+        for i in 0..ABSENT_MAX {
+            assert!(names.has_room(Mono(1)));
+            names.give(i as u64 % 5, &name(&i.to_string()), 0, Mono(5), None);
+        }
+        assert!(!names.has_room(Mono(1)));
+        assert!(names.has_room(Mono(5)), "expired ones make room");
+        assert!(names.dirs.is_empty());
+    }
+}

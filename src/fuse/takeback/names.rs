@@ -1,0 +1,129 @@
+//! Names, those that are not there among them. Their invalidation needs the
+//! directory's lock, which the kernel holds during LOOKUP and CREATE: it is
+//! given a moment, and then the dentry epoch is raised instead, which needs no
+//! lock; without epochs, the names' own timeouts are waited for (C2).
+
+use super::{PAUSE_MAX, PAUSE_MIN};
+use crate::fuse::abi::notify::Notice;
+use crate::fuse::kept::names::{Held, Standing};
+use crate::fuse::notices::Latch;
+use crate::fuse::session::Session;
+use crate::fuse::upstream::Upstream;
+use crate::world::race::within;
+use crate::world::{Level, World};
+use std::rc::Rc;
+use std::time::Duration;
+
+impl<W: World, U: Upstream> Session<W, U> {
+    /// Takes back `held`, as a part of `latch`.
+    pub(super) fn take_names(self: &Rc<Self>, held: Vec<Held>, latch: &Rc<Latch>) {
+        let held: Vec<Held> = held.into_iter().filter(|h| self.is_believed(h)).collect();
+        if held.is_empty() {
+            return;
+        }
+        let (session, part) = (Rc::clone(self), latch.part());
+        self.spawn(async move {
+            session.drop_names(held).await;
+            drop(part);
+        });
+    }
+
+    async fn drop_names(self: &Rc<Self>, held: Vec<Held>) {
+        let latch = Rc::new(Latch::default());
+        for name in &held {
+            let (session, name, part) = (Rc::clone(self), name.clone(), latch.part());
+            self.spawn(async move {
+                session.drop_name(&name).await;
+                drop(part);
+            });
+        }
+        let is_raised = match self.has_epochs() {
+            true if held.len() > SINGLY_MAX => self.raise_epoch(),
+            true => {
+                let ended = within(&self.world, GRACE, latch.ended()).await;
+                ended.is_none() && self.raise_epoch()
+            }
+            false => false,
+        };
+        if is_raised {
+            // What an answer to a listing told is taken in at the epoch of
+            // then, and so may outlive this one.
+            let mut pause = PAUSE_MIN;
+            while held.iter().any(|name| self.is_believed(name)) {
+                self.world.sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        } else {
+            latch.ended().await;
+        }
+    }
+
+    /// Invalidates one name, again and again while the kernel says that it has
+    /// none: a reply that gives it may not be taken in yet (C5).
+    async fn drop_name(&self, held: &Held) {
+        let notice = Notice::Entry {
+            parent: held.parent,
+            name: Rc::clone(&held.name),
+        };
+        let mut pause = PAUSE_MIN;
+        while self.is_believed(held) {
+            let left = held.until - self.world.now();
+            let permit = self.notices.permit();
+            let Some(permit) = within(&self.world, left, permit).await else {
+                return;
+            };
+            if !self.is_believed(held) {
+                return;
+            }
+            let told = self.notices.post(&notice, Some(permit));
+            match within(&self.world, left, told.get()).await {
+                None => return,
+                Some(Ok(())) => return self.kept.borrow_mut().names.drop_held(held),
+                Some(Err(_)) => {
+                    self.world.sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+            }
+        }
+    }
+
+    /// May the kernel still answer with it?
+    fn is_believed(&self, held: &Held) -> bool {
+        if self.is_unmounted() {
+            return false;
+        }
+        match self.kept.borrow().names.standing(held, self.world.now()) {
+            Standing::Believed => true,
+            Standing::Over => false,
+            Standing::Raised => {
+                let dirs = self.dirs.borrow();
+                held.listing.is_some_and(|turn| !dirs.is_over(turn))
+            }
+        }
+    }
+
+    /// Ends all that the kernel believes of names; false if it cannot.
+    pub(super) fn raise_epoch(&self) -> bool {
+        match self.device.tell(&Notice::Epoch) {
+            Ok(()) => {
+                self.kept.borrow_mut().names.raise();
+                true
+            }
+            Err(e) => {
+                let line = format!("fuse: the kernel has no dentry epochs after all: {e}");
+                self.world.log(Level::Warn, &line);
+                self.epochs.set(false);
+                false
+            }
+        }
+    }
+
+    pub(super) fn has_epochs(&self) -> bool {
+        self.epochs.get()
+    }
+}
+
+/// How long an invalidation may take: some µs, unless the directory is locked.
+const GRACE: Duration = Duration::from_millis(4);
+/// More names than this are not told one by one.
+const SINGLY_MAX: usize = 1024;

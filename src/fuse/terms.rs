@@ -1,0 +1,178 @@
+//! What a reply lets the kernel believe, and for how long: what the client's
+//! locks say at the moment of the reply, less what was taken back since the
+//! answer was asked for. Each belief is entered in `kept` before it is given.
+
+use super::abi::flag::fopen;
+use super::abi::notify::Notice;
+use super::abi::output::{EntryOut, OpenOut, Validity};
+use super::kept::end_of;
+use super::kept::names::Turn;
+use super::session::{Origin, Session};
+use super::upstream::Upstream;
+use crate::base::{Attr, Bits, Codec, Extent, Fid, Name, OpenId};
+use crate::client::Terms;
+use crate::wire::op::Entry;
+use crate::world::World;
+use std::time::Duration;
+
+/// Where a reply names a node.
+#[derive(Clone, Copy)]
+pub(super) struct At<'a> {
+    pub parent: u64,
+    pub name: &'a Name,
+    /// The answer that names it, if that is a listing's.
+    pub listing: Option<Turn>,
+}
+
+impl<W: World, U: Upstream> Session<W, U> {
+    /// What may be believed of `fid` on the word of an answer that was asked
+    /// for at `begun`, in the order of takings.
+    pub(super) fn terms(&self, begun: u64, fid: Fid) -> Terms {
+        let mut terms = self.upstream.terms(fid);
+        if terms == Terms::default() {
+            return terms;
+        }
+        let gone = self.kept.borrow().races.since(begun, fid, Extent::ALL);
+        if gone.has(Bits::LOOKUP) {
+            terms.name = Duration::ZERO;
+        }
+        if !gone.and(TOLD).is_empty() {
+            terms.attr = Duration::ZERO;
+        }
+        if gone.has(Bits::UPDATE) {
+            terms.entries = Duration::ZERO;
+        }
+        terms.pages &= !gone.has(Bits::DATA);
+        terms
+    }
+
+    /// The reply that names `entry` to the kernel, and counts it as known. A
+    /// reply without a name (to a LOOKUP of "..") makes none to be believed.
+    pub(super) fn entry(&self, from: &Origin, at: Option<(u64, &Name)>, entry: &Entry) -> Vec<u8> {
+        let terms = self.terms(from.begun, entry.fid);
+        let at = at.map(|(parent, name)| At {
+            parent,
+            name,
+            listing: None,
+        });
+        self.named(at, entry.fid, &entry.attr, terms).to_vec()
+    }
+
+    /// Names a node to the kernel under `terms`.
+    pub(super) fn named(
+        &self,
+        at: Option<At<'_>>,
+        fid: Fid,
+        attr: &Attr,
+        terms: Terms,
+    ) -> EntryOut {
+        let (terms, attr) = self.up_to_date(fid, attr, terms);
+        let nodeid = self.nodes.borrow_mut().remember(fid, attr.ino);
+        let entry = at.map_or(Duration::ZERO, |at| match self.is_current(at, Some(fid)) {
+            true => terms.name,
+            false => Duration::ZERO,
+        });
+        if let Some(at) = at.filter(|_| !entry.is_zero()) {
+            let until = end_of(self.world.now(), entry);
+            let names = &mut self.kept.borrow_mut().names;
+            names.give(at.parent, at.name, nodeid, until, at.listing);
+        }
+        let attrs = self.attrs_for(nodeid, terms.attr);
+        Validity { entry, ..attrs }.entry_out(nodeid, &attr)
+    }
+
+    /// What an answer said of `fid`, or what a later one, that brought the
+    /// locks, has said since.
+    fn up_to_date(&self, fid: Fid, told: &Attr, mut terms: Terms) -> (Terms, Attr) {
+        if !terms.attr.is_zero() {
+            if let Some(attr) = self.upstream.current(fid, told) {
+                return (terms, attr);
+            }
+            terms.attr = Duration::ZERO;
+        }
+        (terms, told.clone())
+    }
+
+    fn is_current(&self, at: At<'_>, fid: Option<Fid>) -> bool {
+        let dir = self.nodes.borrow().find(at.parent);
+        dir.is_some_and(|dir| self.upstream.is_current(dir.fid, at.name, fid))
+    }
+
+    /// The kernel counts a directory's links only by asking; what changed them
+    /// has been answered by now.
+    pub(super) fn links_changed(&self, nodeid: u64) {
+        if self.kept.borrow().has_attrs(nodeid, self.world.now()) {
+            // Whatever it says: it asks again when they expire.
+            let _ = self.device.tell(&Notice::Attributes { nodeid });
+        }
+    }
+
+    /// The attributes that answer `from`, and how long they are good.
+    pub(super) fn attrs(&self, from: &Origin, fid: Fid, told: &Attr) -> (Validity, Attr) {
+        let terms = self.terms(from.begun, fid);
+        let (terms, attr) = self.up_to_date(fid, told, terms);
+        (self.attrs_for(from.head.nodeid, terms.attr), attr)
+    }
+
+    fn attrs_for(&self, nodeid: u64, attr: Duration) -> Validity {
+        if !attr.is_zero() {
+            let until = end_of(self.world.now(), attr);
+            self.kept.borrow_mut().give_attrs(nodeid, until);
+        }
+        Validity {
+            attr,
+            entry: Duration::ZERO,
+        }
+    }
+
+    /// The reply that `name` is not in `parent`; None if the kernel is to ask
+    /// again each time, because nothing would tell it when that changes.
+    pub(super) fn absent(&self, from: &Origin, parent: Fid, name: &Name) -> Option<Vec<u8>> {
+        let entry = self.terms(from.begun, parent).entries;
+        if entry.is_zero() || !self.upstream.is_current(parent, name, None) {
+            return None;
+        }
+        let now = self.world.now();
+        let names = &mut self.kept.borrow_mut().names;
+        if !names.has_room(now) {
+            return None;
+        }
+        names.give(from.head.nodeid, name, 0, end_of(now, entry), None);
+        let attr = Duration::ZERO;
+        Some(Validity { entry, attr }.absent_out().to_vec())
+    }
+
+    /// What the kernel is told of an open file. While a lock covers its pages
+    /// and nobody here writes it, they may be kept. Else all of it is ours;
+    /// shared mappings work where the kernel allows them beside that (Linux
+    /// 6.6), and their pages are covered as they are filled (C6).
+    pub(super) async fn opened(
+        &self,
+        from: &Origin,
+        nodeid: u64,
+        fid: Fid,
+        open: OpenId,
+        flags: u32,
+    ) -> OpenOut {
+        let is_writer = flags & libc::O_ACCMODE.cast_unsigned() != libc::O_RDONLY.cast_unsigned();
+        let is_first = self.kept.borrow_mut().pages.open(open.0, nodeid, is_writer);
+        if is_first {
+            self.drop_for_writer(nodeid, fid).await;
+        }
+        let terms = self.terms(from.begun, fid);
+        let pages = &mut self.kept.borrow_mut().pages;
+        let open_flags = match terms.pages && !is_writer && !pages.has_writers(nodeid) {
+            true if pages.keep(nodeid) => fopen::KEEP_CACHE,
+            true => 0,
+            false => fopen::DIRECT_IO | fopen::PARALLEL_DIRECT_WRITES,
+        };
+        OpenOut {
+            fh: open.0,
+            open_flags,
+            backing: 0,
+        }
+    }
+}
+
+/// The bits of what GETATTR tells, and of ACLs, which the kernel forgets with it.
+pub(super) const TOLD: Bits = Bits::ATTRS.with(Bits::XATTR);
