@@ -21,16 +21,20 @@ impl<W: World, U: Upstream> Session<W, U> {
     /// the taking `at` are dropped once it is answered. Dirty ones are written
     /// first: the kernel asks for that meanwhile.
     pub(in crate::fuse) async fn drop_pages(&self, nodeid: u64, range: Extent, at: u64) {
+        let mut grace = GRACE;
         while !self.is_unmounted() {
             let around = self.kept.borrow_mut().pages.around(nodeid, range, at);
             let round = self.tell_pieces(nodeid, &around);
-            if self.waited(nodeid, range, &around, &round).await {
+            if self.waited(nodeid, range, &around, &round, grace).await {
                 if range == Extent::ALL {
                     let pages = &mut self.kept.borrow_mut().pages;
                     pages.dropped_all(nodeid, around.begun);
                 }
                 return;
             }
+            // Each round may leave a kernel thread waiting: a reader that does
+            // not stop must not make many.
+            grace = (grace * 2).min(GRACE_MAX);
         }
     }
 
@@ -57,8 +61,15 @@ impl<W: World, U: Upstream> Session<W, U> {
 
     /// Ends with the round: true; or when a READ that came meanwhile may hold
     /// it up: false.
-    async fn waited(&self, nodeid: u64, range: Extent, around: &Around, round: &Latch) -> bool {
-        if within(&self.world, GRACE, round.ended()).await.is_some() {
+    async fn waited(
+        &self,
+        nodeid: u64,
+        range: Extent,
+        around: &Around,
+        round: &Latch,
+        grace: Duration,
+    ) -> bool {
+        if within(&self.world, grace, round.ended()).await.is_some() {
             return true;
         }
         loop {
@@ -177,6 +188,8 @@ fn pages_of(nodeid: u64, piece: Extent) -> Notice {
 }
 
 /// How long dropping pages may take before it is looked what holds it up.
+/// at first, and at most.
 const GRACE: Duration = Duration::from_millis(2);
+const GRACE_MAX: Duration = Duration::from_millis(250);
 /// How long a stored byte is waited for.
 const STORED: Duration = Duration::from_millis(100);

@@ -1,0 +1,321 @@
+//! Several mounts of one box show one file system: what one has done, every
+//! other sees with its next call, out of its kernel's caches too.
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod support;
+
+#[path = "coherence/torture.rs"]
+mod torture;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Barrier;
+use support::{Site, mount_pid, mounts_missing, until};
+
+fn on_mounts(conf: &str, count: usize, body: impl FnOnce(&mut Site, &[PathBuf])) {
+    if mounts_missing().is_some() {
+        return;
+    }
+    let mut site = Site::start(conf);
+    let mounts: Vec<PathBuf> = (0..count).map(|n| site.mount(&format!("m{n}"))).collect();
+    body(&mut site, &mounts);
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn kind(path: &Path) -> Option<std::io::ErrorKind> {
+    fs::symlink_metadata(path).err().map(|e| e.kind())
+}
+
+/// Everything is looked at first, so that it is cached where it may be.
+#[test]
+fn what_one_mount_does_the_other_sees_c2_c5() {
+    on_mounts("", 2, |_, m| {
+        let (a, b) = (&m[0], &m[1]);
+        let absent = Some(std::io::ErrorKind::NotFound);
+        fs::create_dir(a.join("d")).unwrap();
+        for round in 0..5 {
+            let (x, y) = if round % 2 == 0 { (a, b) } else { (b, a) };
+            let (fx, fy) = (x.join("d/f"), y.join("d/f"));
+            // Names, absent ones too.
+            assert_eq!((kind(&fx), kind(&fy)), (absent, absent));
+            assert_eq!(names(&y.join("d")), Vec::<String>::new());
+            fs::write(&fx, b"one").unwrap();
+            assert_eq!(kind(&fy), None, "round {round}");
+            assert_eq!(names(&y.join("d")), ["f"]);
+            // Bytes and sizes.
+            assert_eq!(fs::read(&fy).unwrap(), b"one");
+            assert_eq!(fs::read(&fx).unwrap(), b"one");
+            fs::write(&fx, b"two and more").unwrap();
+            assert_eq!(fs::metadata(&fy).unwrap().len(), 12);
+            assert_eq!(fs::read(&fy).unwrap(), b"two and more");
+            let file = OpenOptions::new().write(true).open(&fy).unwrap();
+            file.set_len(3).unwrap();
+            assert_eq!(fs::read(&fx).unwrap(), b"two");
+            assert_eq!(fs::metadata(&fx).unwrap().len(), 3);
+            // Attributes.
+            for mode in [0o600, 0o4711] {
+                fs::set_permissions(&fx, fs::Permissions::from_mode(mode)).unwrap();
+                let seen = fs::metadata(&fy).unwrap().mode() & 0o7777;
+                assert_eq!(seen, mode);
+            }
+            // Links, and what they count.
+            fs::hard_link(&fy, y.join("d/g")).unwrap();
+            assert_eq!(fs::metadata(&fx).unwrap().nlink(), 2);
+            fs::create_dir(x.join("d/sub")).unwrap();
+            assert_eq!(fs::metadata(y.join("d")).unwrap().nlink(), 3);
+            assert_eq!(fs::metadata(x.join("d")).unwrap().nlink(), 3);
+            fs::remove_dir(y.join("d/sub")).unwrap();
+            assert_eq!(fs::metadata(x.join("d")).unwrap().nlink(), 2);
+            // Moves, over another name and away.
+            fs::write(x.join("d/h"), b"other").unwrap();
+            assert_eq!(fs::read(y.join("d/h")).unwrap(), b"other");
+            fs::rename(x.join("d/h"), x.join("d/g")).unwrap();
+            assert_eq!(fs::read(y.join("d/g")).unwrap(), b"other");
+            assert_eq!(kind(&y.join("d/h")), absent);
+            assert_eq!(fs::metadata(&fy).unwrap().nlink(), 1);
+            fs::remove_file(&fy).unwrap();
+            assert_eq!(kind(&fx), absent);
+            fs::remove_file(y.join("d/g")).unwrap();
+            assert_eq!(names(&x.join("d")), Vec::<String>::new());
+        }
+    });
+}
+
+/// C2: the schedule that locks up a kernel whose dentries are invalidated
+/// while it holds their directory.
+#[test]
+fn two_mounts_create_in_one_directory_c2() {
+    on_mounts("", 2, |_, m| {
+        fs::create_dir(m[0].join("d")).unwrap();
+        let won: usize = std::thread::scope(|scope| {
+            let work = |me: usize| {
+                let (dir, other) = (m[me].join("d"), m[1 - me].join("d"));
+                let mut won = 0;
+                for n in 0..300 {
+                    let name = format!("n{n}");
+                    // Cached as absent, perhaps, when the other makes it.
+                    let _ = kind(&dir.join(&name));
+                    let made = OpenOptions::new()
+                        .write(true)
+                        .create_new(true)
+                        .open(dir.join(&name));
+                    won += usize::from(made.is_ok());
+                    assert_eq!(kind(&other.join(&name)), None);
+                    fs::write(dir.join(format!("own{me}-{n}")), b"x").unwrap();
+                }
+                won
+            };
+            let one = scope.spawn(move || work(1));
+            work(0) + one.join().unwrap()
+        });
+        assert_eq!(won, 300, "each name is made once");
+        assert_eq!(names(&m[0].join("d")).len(), 900);
+        assert_eq!(names(&m[0].join("d")), names(&m[1].join("d")));
+    });
+}
+
+/// C9: two kernels, each with an idea of its own of where the file ends.
+#[test]
+fn appends_from_two_mounts_lose_nothing_c9() {
+    on_mounts("", 2, |_, m| {
+        fs::write(m[0].join("log"), b"").unwrap();
+        std::thread::scope(|scope| {
+            for (n, mount) in m.iter().enumerate() {
+                scope.spawn(move || {
+                    let log = OpenOptions::new().append(true).open(mount.join("log"));
+                    let mut log = log.unwrap();
+                    for i in 0..400 {
+                        let line = format!("{n} {i:06}\n");
+                        log.write_all(line.as_bytes()).unwrap();
+                    }
+                });
+            }
+        });
+        for mount in m {
+            let text = fs::read_to_string(mount.join("log")).unwrap();
+            let of = |n: &str| -> Vec<&str> {
+                let own = text.lines().filter(|l| l.starts_with(n));
+                own.map(|l| &l[2..]).collect()
+            };
+            let all: Vec<String> = (0..400).map(|i| format!("{i:06}")).collect();
+            assert_eq!(
+                (of("0"), of("1")),
+                (
+                    all.iter().map(|s| &s[..]).collect(),
+                    all.iter().map(|s| &s[..]).collect()
+                )
+            );
+            assert_eq!(text.len(), 2 * 400 * 9);
+        }
+    });
+}
+
+/// A shared, writable mapping of the first page of a file.
+struct Mapped(*mut u8, File);
+
+impl Mapped {
+    fn of(path: &Path) -> Mapped {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .unwrap();
+        let (both, shared) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+        let fd = file.as_raw_fd();
+        // SAFETY: a new mapping at an address of the kernel's choice touches no
+        // memory of ours; the descriptor is open.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), 4096, both, shared, fd, 0) };
+        assert_ne!(at, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+        Mapped(at.cast(), file)
+    }
+    fn store(&self, at: usize, byte: u8) {
+        assert!(at < 4096);
+        // SAFETY: within the mapping.
+        unsafe { self.0.add(at).write_volatile(byte) };
+    }
+    fn load(&self, at: usize) -> u8 {
+        assert!(at < 4096);
+        // SAFETY: within the mapping.
+        unsafe { self.0.add(at).read_volatile() }
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `of`, and nobody has the address.
+        unsafe { libc::munmap(self.0.cast(), 4096) };
+    }
+}
+
+/// C6, C7: stores through a mapping make no request, and are seen all the same.
+#[test]
+fn mapped_stores_are_seen_and_see_c6_c7() {
+    on_mounts("", 2, |_, m| {
+        fs::write(m[0].join("f"), [0u8; 8192]).unwrap();
+        assert_eq!(fs::read(m[1].join("f")).unwrap().len(), 8192);
+        let a = Mapped::of(&m[0].join("f"));
+        let path = m[1].join("f");
+        let far = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .unwrap();
+        let mut byte = [0];
+        for n in 1..60u8 {
+            a.store(usize::from(n), n);
+            far.read_exact_at(&mut byte, u64::from(n)).unwrap();
+            assert_eq!(byte, [n], "a store is read");
+            far.write_all_at(&[n + 100], u64::from(n)).unwrap();
+            assert_eq!(a.load(usize::from(n)), n + 100, "a write is loaded");
+        }
+        let b = Mapped::of(&m[1].join("f"));
+        for n in 1..60u8 {
+            a.store(2000, n);
+            assert_eq!(b.load(2000), n);
+            b.store(3000, n);
+            assert_eq!(a.load(3000), n);
+        }
+        a.1.sync_all().unwrap();
+        drop((a, b));
+        assert_eq!(
+            fs::read(m[0].join("f")).unwrap(),
+            fs::read(m[1].join("f")).unwrap()
+        );
+    });
+}
+
+/// Growth elsewhere is seen by stat, read and lseek of a file that is open and cached.
+#[test]
+fn growth_is_seen_by_open_files_c10() {
+    on_mounts("", 2, |_, m| {
+        fs::write(m[0].join("f"), vec![1; 5000]).unwrap();
+        let mut open = File::open(m[1].join("f")).unwrap();
+        let mut all = Vec::new();
+        open.read_to_end(&mut all).unwrap();
+        assert_eq!(all.len(), 5000);
+        for n in 1..20u64 {
+            let mut file = OpenOptions::new()
+                .append(true)
+                .open(m[0].join("f"))
+                .unwrap();
+            file.write_all(&[n as u8; 5000]).unwrap();
+            assert_eq!(open.metadata().unwrap().len(), 5000 * (n + 1));
+            assert_eq!(open.seek(SeekFrom::End(0)).unwrap(), 5000 * (n + 1));
+            let mut last = vec![0; 5000];
+            open.read_exact_at(&mut last, 5000 * n).unwrap();
+            assert!(last.iter().all(|b| *b == n as u8));
+        }
+        let file = OpenOptions::new().write(true).open(m[0].join("f")).unwrap();
+        file.set_len(10).unwrap();
+        assert_eq!(open.metadata().unwrap().len(), 10);
+        assert_eq!(open.read_at(&mut [0; 64], 8).unwrap(), 2);
+    });
+}
+
+/// L2: a client that is stopped holds others up for its lease at most, and
+/// starts afresh when it wakes.
+#[test]
+fn a_stopped_client_is_evicted_and_only_it_notices_l2() {
+    on_mounts("lease = 2s", 2, |site, m| {
+        let (a, b) = (&m[0], &m[1]);
+        fs::write(a.join("f"), b"before").unwrap();
+        assert_eq!(fs::read(a.join("f")).unwrap(), b"before");
+        assert_eq!(kind(&a.join("new")), Some(std::io::ErrorKind::NotFound));
+        let pid = mount_pid(a).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        fs::write(b.join("f"), b"after the stop").unwrap();
+        fs::write(b.join("new"), b"n").unwrap();
+        assert_eq!(fs::read(b.join("f")).unwrap(), b"after the stop");
+        rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+        until("the stopped client is back", || {
+            fs::read(a.join("f")).is_ok_and(|bytes| bytes == b"after the stop")
+        });
+        assert_eq!(kind(&a.join("new")), None);
+        assert!(
+            site.log_text().contains("is gone"),
+            "its eviction is logged"
+        );
+    });
+}
+
+/// Locks do not outlive the box; what they covered is asked for again.
+#[test]
+fn a_restarted_box_shows_every_mount_the_same() {
+    on_mounts("lease = 3s", 2, |site, m| {
+        for round in 0..3 {
+            fs::write(m[0].join("f"), format!("round {round}")).unwrap();
+            assert_eq!(
+                fs::read_to_string(m[1].join("f")).unwrap(),
+                format!("round {round}")
+            );
+            assert_eq!(
+                kind(&m[1].join(format!("n{round}"))),
+                Some(std::io::ErrorKind::NotFound)
+            );
+            site.kill();
+            site.serve();
+            let all = Barrier::new(2);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    fs::write(m[0].join(format!("n{round}")), b"x").unwrap();
+                    fs::write(m[0].join("f"), b"changed since").unwrap();
+                    all.wait();
+                });
+                all.wait();
+                assert_eq!(fs::read(m[1].join("f")).unwrap(), b"changed since");
+                assert_eq!(kind(&m[1].join(format!("n{round}"))), None);
+            });
+        }
+    });
+}
