@@ -103,7 +103,9 @@ fn mount_point(dir: &Path) -> Result<PathBuf, Fault> {
     let above = mounted_on(&place).map_err(|e| system("cannot read the mount table", &e))?;
     let asked = std::fs::symlink_metadata(&place);
     if let Some(above) = above.filter(mounts::MountInfo::is_ours) {
-        return Err(match asked {
+        // Not its attributes: the kernel may still have those of a dead one.
+        let answer = rustix::fs::getxattr(&place, super::PID_XATTR, &mut [0; 16][..]);
+        return Err(match answer.map_err(io::Error::from) {
             Err(e) if is_dead(&e) => stale(dir),
             _ => Fault::refused(format!(
                 "{shown} has {} mounted already: `forebay umount {shown}` first",

@@ -12,9 +12,10 @@ use crate::world::{Level, World};
 
 /// What this server wants of the kernel. Not among them, on purpose: the
 /// kernel's own write-back (it owns size and mtime then, and breaks O_APPEND),
-/// and AUTO_INVAL_DATA, which asks for attributes before each read.
+/// AUTO_INVAL_DATA, which asks for attributes before each read, and
+/// ATOMIC_O_TRUNC: the file would be cut before the kernel finds that it is
+/// being executed, and refuses.
 const WANTED: u64 = init::ASYNC_READ
-    | init::ATOMIC_O_TRUNC
     | init::EXPORT_SUPPORT
     | init::BIG_WRITES
     | init::DONT_MASK
