@@ -60,6 +60,7 @@ fn status<W: World>(shard: &Rc<Shard<W>>) -> Value {
             "fenced": shard.flash.is_fenced(),
             "damaged": shard.flash.damaged(),
         },
+        "locks": shard.locks.total(),
         "file locks": shard.file_locks.borrow().locks(),
         "file lock waits": shard.file_locks.borrow().waits(),
         "counters": shard.counters.to_json(),

@@ -129,13 +129,14 @@ fn median(mut rates: Vec<f64>) -> Option<f64> {
 type Work = fn(&Path, &Options) -> Result<f64, String>;
 
 /// The rows, in an order in which each finds what the earlier ones left.
-const WORK: [(&str, &str, Work); 11] = [
+const WORK: [(&str, &str, Work); 16] = [
     ("write 1 MiB blocks, fsync at end", "MiB/s", |at, o| {
         stream(at, o, "write")
     }),
     ("read 1 MiB blocks, page cache cold", "MiB/s", |at, o| {
         stream(at, o, "read")
     }),
+    ("read 1 MiB blocks again, warm", "MiB/s", reread),
     ("random read 4 KiB direct, depth 1", "op/s", |at, o| {
         random(at, o, "randread", 1)
     }),
@@ -150,8 +151,20 @@ const WORK: [(&str, &str, Work); 11] = [
     }),
     ("write 4 KiB + fsync", "op/s", append_fsync),
     ("create + write 4 KiB", "files/s", create),
-    ("stat, cold", "files/s", stat),
-    ("open + read 4 KiB, cold", "files/s", open_read),
+    ("stat, cold", "files/s", |at, o| cold(at, o, stat)),
+    ("stat, warm", "files/s", |at, o| warm(at, o, stat)),
+    ("list with attributes, cold", "files/s", |at, o| {
+        cold(at, o, list)
+    }),
+    ("list with attributes, warm", "files/s", |at, o| {
+        warm(at, o, list)
+    }),
+    ("open + read 4 KiB, cold", "files/s", |at, o| {
+        cold(at, o, open_read)
+    }),
+    ("open + read 4 KiB, warm", "files/s", |at, o| {
+        warm(at, o, open_read)
+    }),
     ("unlink", "files/s", unlink),
 ];
 
@@ -167,6 +180,24 @@ fn stream(at: &Path, o: &Options, rw: &str) -> Result<f64, String> {
         "--end_fsync=1",
     ];
     Ok(fio(at, "stream", &args)? / f64::from(1u32 << 20))
+}
+
+/// Reads the whole file once more, out of whatever kept it.
+fn reread(at: &Path, _: &Options) -> Result<f64, String> {
+    let mut buf = vec![0; 1 << 20];
+    let mut pass = || -> std::io::Result<f64> {
+        let mut file = File::open(at.join("stream"))?;
+        let (begun, mut bytes) = (Instant::now(), 0);
+        loop {
+            match file.read(&mut buf)? {
+                0 => break,
+                n => bytes += n,
+            }
+        }
+        Ok(bytes as f64 / begun.elapsed().as_secs_f64())
+    };
+    let rate = pass().and_then(|_| pass()).map_err(|e| e.to_string())?;
+    Ok(rate / f64::from(1u32 << 20))
 }
 
 fn random(at: &Path, o: &Options, rw: &str, depth: u32) -> Result<f64, String> {
@@ -235,13 +266,35 @@ fn create(at: &Path, o: &Options) -> Result<f64, String> {
     })
 }
 
-fn stat(at: &Path, o: &Options) -> Result<f64, String> {
+/// Past the kernel's caches.
+fn cold(at: &Path, o: &Options, work: Work) -> Result<f64, String> {
     drop_caches();
+    work(at, o)
+}
+
+/// What was done once already.
+fn warm(at: &Path, o: &Options, work: Work) -> Result<f64, String> {
+    work(at, o)?;
+    work(at, o)
+}
+
+fn stat(at: &Path, o: &Options) -> Result<f64, String> {
     each(o, &at.join("small"), |path| fs::metadata(path).map(|_| ()))
 }
 
+/// As `ls -l`: each entry with its attributes.
+fn list(at: &Path, _: &Options) -> Result<f64, String> {
+    let begun = Instant::now();
+    let mut count = 0u32;
+    for entry in fs::read_dir(at.join("small")).map_err(|e| e.to_string())? {
+        let entry = entry.and_then(|e| e.metadata());
+        entry.map_err(|e| e.to_string())?;
+        count += 1;
+    }
+    Ok(f64::from(count) / begun.elapsed().as_secs_f64())
+}
+
 fn open_read(at: &Path, o: &Options) -> Result<f64, String> {
-    drop_caches();
     let mut buf = [0; 4096];
     each(o, &at.join("small"), |path| {
         File::open(path)?.read_exact(&mut buf)

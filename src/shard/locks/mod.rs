@@ -99,6 +99,12 @@ impl Locks {
         self.table.borrow().count(holder)
     }
 
+    /// Locks of all holders, those that wait among them.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.table.borrow().len()
+    }
+
     fn next_own(&self) -> LockId {
         let id = self.next_own.get();
         self.next_own.set((id + 1) | OWN);
