@@ -135,9 +135,14 @@ async fn play(cluster: &Cluster, plan: Plan, run: Rc<Run>) -> Result<u64, String
         .map_err(|e| e.to_string())?;
     cluster.sim.faults(|f| f.net_drop_one_in = plan.drop_one_in);
     let mut rng = fastrand::Rng::with_seed(cluster.sim.seed());
-    for (n, client) in clients.iter().enumerate() {
+    // Of each client one task that changes things, and one that only looks: it
+    // goes on looking, at what it has cached, when its client is cut off.
+    let tasks = clients.iter().enumerate();
+    let tasks = tasks.flat_map(|(n, client)| [(n, client, false), (n, client, true)]);
+    for (n, client, only_looks) in tasks {
         let one = One {
             n,
+            only_looks,
             client: client.clone(),
             rng: RefCell::new(rng.fork()),
             run: Rc::clone(&run),
@@ -244,6 +249,7 @@ async fn entry(
 /// One client at work.
 struct One {
     n: usize,
+    only_looks: bool,
     client: Client<SimWorld>,
     rng: RefCell<fastrand::Rng>,
     run: Rc<Run>,
@@ -277,7 +283,9 @@ impl One {
 
     fn object(&self) -> Object {
         let mut rng = self.rng.borrow_mut();
-        match rng.u8(0..6) {
+        // What is cached: names and attributes.
+        let kinds = if self.only_looks { 4 } else { 6 };
+        match rng.u8(0..kinds) {
             0..3 => Object::Name(rng.u8(0..NAMES)),
             3 => Object::Mode(rng.u8(0..FILES)),
             4 => Object::Stamp(rng.u8(0..FILES)),
@@ -286,7 +294,7 @@ impl One {
     }
 
     fn is_looking(&self) -> bool {
-        self.rng.borrow_mut().u8(0..3) > 0
+        self.only_looks || self.rng.borrow_mut().u8(0..3) > 0
     }
 
     fn file(&self, n: u8) -> Fid {
