@@ -8,7 +8,7 @@ pub mod conf; // L1
 pub mod control; // L5
 pub mod dlm; // L2
 pub mod flash; // L3
-pub mod fuse;
+pub mod fuse; // L5
 pub mod namespace; // L2
 pub mod origin; // L3
 pub mod reactor; // L4
@@ -16,4 +16,4 @@ pub mod shard; // L3
 pub mod sim; // L4
 pub mod store; // L2
 pub mod wire; // L1
-pub mod world; // L3 // L5
+pub mod world; // L3

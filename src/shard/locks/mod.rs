@@ -31,6 +31,7 @@ pub use touch::{Touch, merged, of_change, of_edit};
 use super::session::Export;
 use super::{Incoming, Shard};
 use crate::base::{Bits, Errno, Extent, Fid, LockId, Mode, Mono};
+use crate::dlm::bounds::OWN;
 use crate::dlm::{Holder, Limits, Outcome, Table, Want};
 use crate::wire::locks::Of;
 use crate::wire::{LockGrant, LockWant};
@@ -47,9 +48,6 @@ const LIMITS: Limits = Limits {
     locks_soft: 1_500_000,
     holder_max: 500_000,
 };
-
-/// Lock ids with this bit are the shard's own.
-pub const OWN: u64 = 1 << 63;
 
 /// The lock table and who waits for it.
 pub struct Locks {

@@ -25,7 +25,8 @@ pub struct Call<'a, W: World> {
     pub incoming: &'a Incoming,
     pub caller: Caller,
     pub bounds: Bounds,
-    /// What the last decision touched that is in other clients' hands.
+    /// All that the last decision touched; claimed if some of it is in other
+    /// clients' hands.
     blocked: RefCell<Vec<Touch>>,
     /// What it has waited for and may touch now, whoever waits behind it.
     claimed: RefCell<Vec<Touch>>,
