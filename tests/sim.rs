@@ -1,6 +1,8 @@
 //! The simulated world, and the box inside it.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "sim/ahead.rs"]
+mod ahead;
 #[path = "sim/away.rs"]
 mod away;
 #[path = "sim/disk.rs"]

@@ -1,7 +1,8 @@
 //! One request on its way: what it carries and how it ends.
 
+use super::ahead::Underway;
 use super::cached::Since;
-use crate::base::{Errno, Slice, Tag, Transno, Xid};
+use crate::base::{Errno, Fid, Slice, Tag, Transno, Xid};
 use crate::wire::{Asked, NO_TAG, Reply, Request};
 use crate::world::sync::Signal;
 use std::cell::{Cell, RefCell};
@@ -144,7 +145,7 @@ impl Call {
 
     /// One that was answered without the box.
     pub(super) fn ended(context: &Context, request: Request, outcome: Outcome) -> Call {
-        let pending = Pending::new(context, request, None, Asking::default());
+        let pending = Pending::new(context, request, None);
         pending.finish(outcome);
         Call(pending)
     }
@@ -156,11 +157,17 @@ impl Call {
     }
 }
 
-/// What a request says and remembers for the client's caches.
-#[derive(Default)]
-pub(super) struct Asking {
-    pub asked: Asked,
-    pub since: Since,
+/// Where a request stands among those that were answered ahead of the box.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Order {
+    /// None of them matters to it.
+    #[default]
+    Any,
+    /// It must see the effect of those before it.
+    After,
+    /// It is one of them: it was done at this time, by the box's clock, in
+    /// nanoseconds since 1970.
+    Ahead(u64),
 }
 
 /// What the ledger keeps of a request, from its call until it is stable.
@@ -170,42 +177,54 @@ pub(super) struct Pending {
     pub payload: Option<Slice>,
     pub context: Context,
     /// The locks that it asks for.
-    pub asked: Asked,
+    pub asked: RefCell<Asked>,
     /// When, for what is remembered.
-    pub since: Since,
+    pub since: Cell<Since>,
+    pub order: Cell<Order>,
+    /// Answered ahead: the files that it changes.
+    pub touched: RefCell<Vec<Fid>>,
+    /// Not answered ahead: that it changes files, until it has ended.
+    pub underway: RefCell<Option<Underway>>,
     /// Zero until it is sent for the first time.
     pub xid: Cell<Xid>,
     pub tag: Cell<Tag>,
     /// Its place in the shard's order, once known.
     pub transno: Cell<Transno>,
     pub outcome: RefCell<Option<Outcome>>,
+    /// What it ends with when it is sent.
+    pub later: RefCell<Option<Outcome>>,
     pub done: Signal,
 }
 
 impl Pending {
-    pub fn new(
-        context: &Context,
-        request: Request,
-        payload: Option<Slice>,
-        asking: Asking,
-    ) -> Rc<Pending> {
+    pub fn new(context: &Context, request: Request, payload: Option<Slice>) -> Rc<Pending> {
         Rc::new(Pending {
             request: RefCell::new(request),
             payload,
             context: context.clone(),
-            asked: asking.asked,
-            since: asking.since,
+            asked: RefCell::default(),
+            since: Cell::default(),
+            order: Cell::default(),
+            touched: RefCell::default(),
+            underway: RefCell::default(),
             xid: Cell::new(Xid(0)),
             tag: Cell::new(NO_TAG),
             transno: Cell::new(Transno(0)),
             outcome: RefCell::new(None),
+            later: RefCell::new(None),
             done: Signal::default(),
         })
     }
 
     pub fn finish(&self, outcome: Outcome) {
+        self.underway.take();
         *self.outcome.borrow_mut() = Some(outcome);
         self.done.notify();
+    }
+
+    /// Its caller has its answer, or gets it as soon as it is sent.
+    pub fn is_ahead(&self) -> bool {
+        matches!(self.order.get(), Order::Ahead(_))
     }
 
     /// Bytes that it holds in memory.

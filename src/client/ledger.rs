@@ -8,7 +8,7 @@
 //! order, and answered from its reply record if it took effect.
 
 use super::Options;
-use super::call::{Asking, Call, CallError, Context, Cred, Outcome, Pending};
+use super::call::{Call, CallError, Context, Cred, Order, Outcome, Pending};
 use super::creds::Creds;
 use crate::base::{Fid, Mono, OpenId, Slice, Tag, Transno, Xid};
 use crate::code;
@@ -54,6 +54,8 @@ pub struct Counters {
     pub connections: u64,
     /// Calls that were answered from memory, under locks.
     pub answered_here: u64,
+    /// Changes that were answered before the box had them.
+    pub ahead: u64,
     pub locks: u64,
     pub waiting: u64,
     pub unanswered: u64,
@@ -68,12 +70,51 @@ pub enum Welcome {
     Continue,
     /// The box lost its memory and knows the client: reopen, replay, resend.
     Recover,
-    /// The box knows nothing of the client any more; these files lost writes.
-    Evicted(BTreeSet<Fid>),
+    /// The box knows nothing of the client any more, and this is lost.
+    Evicted(Loss),
+}
+
+/// A change that was answered, and has not come to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostChange {
+    pub request: Request,
+    /// What was to be written, if that is little.
+    pub bytes: Option<Vec<u8>>,
+}
+
+impl LostChange {
+    /// Bytes that are kept for who asks.
+    const BYTES_MAX: usize = 256;
+
+    pub(super) fn of(pending: &Pending) -> LostChange {
+        let is_little = |bytes: &&Slice| bytes.len() <= LostChange::BYTES_MAX;
+        LostChange {
+            request: pending.request.borrow().clone(),
+            bytes: pending
+                .payload
+                .as_ref()
+                .filter(is_little)
+                .map(|b| b.to_vec()),
+        }
+    }
+}
+
+/// What an eviction cost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// Files that lost changes which were not on flash yet.
+    pub files: BTreeSet<Fid>,
+    /// Changes that were answered ahead of the box, in their order.
+    pub ahead: Vec<LostChange>,
 }
 
 /// State changes that are kept.
 const HISTORY: usize = 16;
+
+/// Changes answered ahead that may wait to be sent, and their bytes, before the
+/// next is answered only when it is.
+const AHEAD_MAX: usize = 512;
+const AHEAD_BYTES_MAX: usize = 8 << 20;
 
 /// Opens declared in one frame.
 const REOPEN_MAX: usize = 4096;
@@ -95,6 +136,8 @@ pub struct Ledger {
     /// Payload bytes of unanswered and retained requests.
     held_bytes: usize,
     held_bytes_max: usize,
+    /// Payload bytes that were answered ahead and wait to be sent.
+    waiting_bytes: usize,
     creds: Creds,
     opens: BTreeMap<OpenId, (Fid, u32)>,
     /// Files that lost unstable writes and whose user was not told yet.
@@ -135,6 +178,7 @@ impl Ledger {
             replaying: BTreeSet::new(),
             held_bytes: 0,
             held_bytes_max: options.retain_bytes_max,
+            waiting_bytes: 0,
             creds: Creds::default(),
             opens: BTreeMap::new(),
             damaged: BTreeSet::new(),
@@ -182,25 +226,54 @@ impl Ledger {
 
     // ---- calls ------------------------------------------------------------
 
-    /// Takes a call in; `pump` sends it.
-    pub fn queue(
-        &mut self,
-        context: &Context,
-        request: Request,
-        payload: Option<Slice>,
-        asking: Asking,
-    ) -> Call {
+    /// Takes a call in; `pump` sends it. False if it fails at once.
+    pub fn queue(&mut self, pending: &Rc<Pending>) -> bool {
         self.counters.calls += 1;
-        let urgent = matches!(request, Request::Fsync(_) | Request::Close(_));
-        let pending = Pending::new(context, request, payload, asking);
-        if let Some(why) = self.refusal(&pending) {
+        if let Some(why) = self.refusal(pending) {
             pending.finish(Err(why));
-        } else if urgent {
-            self.urgent.push_back(Rc::clone(&pending));
-        } else {
-            self.waiting.push_back(Rc::clone(&pending));
+            return false;
         }
-        Call(pending)
+        let urgent = matches!(
+            &*pending.request.borrow(),
+            Request::Fsync(_) | Request::Close(_)
+        );
+        // What stands in an order must not pass what it comes after.
+        let queue = match urgent && pending.order.get() == Order::Any {
+            true => &mut self.urgent,
+            false => &mut self.waiting,
+        };
+        queue.push_back(Rc::clone(pending));
+        true
+    }
+
+    /// Takes in a change that is answered ahead of the box, at this moment or,
+    /// if too much waits to be sent, when its turn comes.
+    pub fn queue_ahead(&mut self, pending: &Rc<Pending>, outcome: Outcome) {
+        self.counters.calls += 1;
+        if let Ok((reply, _)) = &outcome {
+            self.track_opens(&pending.request.borrow(), reply);
+        }
+        self.waiting_bytes += pending.bytes();
+        self.waiting.push_back(Rc::clone(pending));
+        let is_full = self.waiting.len() > AHEAD_MAX || self.waiting_bytes > AHEAD_BYTES_MAX;
+        match is_full {
+            true => *pending.later.borrow_mut() = Some(outcome),
+            false => pending.finish(outcome),
+        }
+    }
+
+    /// May something be answered ahead of the box now?
+    pub fn takes_ahead(&self) -> bool {
+        !matches!(self.state, State::Closed | State::Evicted) && !self.overdue
+    }
+
+    /// A handle that is open for writing, of this file.
+    pub fn has_writer(&self, fid: Fid) -> bool {
+        const ACCMODE: u32 = libc::O_ACCMODE as u32;
+        let opens = self.opens.values();
+        opens
+            .into_iter()
+            .any(|(f, flags)| *f == fid && flags & ACCMODE != 0)
     }
 
     /// Why a call fails without being sent.
@@ -223,7 +296,8 @@ impl Ledger {
     /// Takes back a call that was not sent.
     pub fn interrupt(&mut self, call: &Call) -> bool {
         for queue in [&mut self.waiting, &mut self.urgent] {
-            if let Some(at) = queue.iter().position(|p| Rc::ptr_eq(p, &call.0)) {
+            let is_it = |p: &Rc<Pending>| Rc::ptr_eq(p, &call.0) && !p.is_ahead();
+            if let Some(at) = queue.iter().position(is_it) {
                 queue.remove(at);
                 call.0.finish(Err(CallError::Interrupted));
                 return true;
@@ -245,6 +319,12 @@ impl Ledger {
             pending.tag.set(tag);
             pending.xid.set(self.take_xid());
             self.held_bytes += pending.bytes();
+            if pending.is_ahead() {
+                self.waiting_bytes = self.waiting_bytes.saturating_sub(pending.bytes());
+                if let Some(outcome) = pending.later.take() {
+                    pending.finish(outcome);
+                }
+            }
             self.send(&pending, 0, &mut frames);
             self.unanswered.insert(pending.xid.get(), pending);
         }
@@ -310,7 +390,7 @@ impl Ledger {
     /// A request of the connection itself: it holds no slot.
     pub fn control(&mut self, request: Request) -> (Call, Frame) {
         let nobody = Context::new(Rc::new(Cred::default()));
-        let pending = Pending::new(&nobody, request, None, Asking::default());
+        let pending = Pending::new(&nobody, request, None);
         pending.xid.set(self.take_xid());
         let head = self.head(&pending, 0, 0);
         let frame = self.frame(&pending, &head);
@@ -339,6 +419,11 @@ impl Ledger {
     fn head(&self, pending: &Pending, cred: u32, extra: u16) -> RequestHead {
         let context = &pending.context;
         let seen = self.unanswered.keys().next().copied();
+        let (ordered, at) = match pending.order.get() {
+            Order::Any => (0, 0),
+            Order::After => (flags::AFTER, 0),
+            Order::Ahead(at) => (flags::ORDERED, at),
+        };
         RequestHead {
             incarnation: self.agreed.incarnation,
             conn_count: self.conn_count,
@@ -349,12 +434,13 @@ impl Ledger {
                 _ => pending.transno.get(),
             },
             tag: pending.tag.get(),
-            flags: context.flags | extra,
+            flags: context.flags | extra | ordered,
             cred,
             owner: context.owner,
             owner_kind: context.owner_kind,
             umask: context.umask,
             trace: context.trace,
+            at,
             ..RequestHead::default()
         }
     }
@@ -363,11 +449,8 @@ impl Ledger {
         let payload = pending.payload.iter().cloned().collect();
         let request = pending.request.borrow();
         let none = Asked::default();
-        let asked = if self.agreed.locks {
-            &pending.asked
-        } else {
-            &none
-        };
+        let asked = pending.asked.borrow();
+        let asked = if self.agreed.locks { &*asked } else { &none };
         Frame::asking(
             pending.xid.get(),
             head,
@@ -559,6 +642,12 @@ impl Ledger {
         let retained: Vec<_> = self.retained.values().cloned().collect();
         for pending in retained {
             self.counters.replayed += 1;
+            // A handle that was closed since must not be opened for ever.
+            if let Request::Create(create) = &mut *pending.request.borrow_mut()
+                && !self.opens.contains_key(&create.open)
+            {
+                create.open = OpenId(0);
+            }
             self.send(&pending, flags::REPLAY, &mut frames);
             self.replaying.insert(pending.xid.get());
         }
@@ -588,6 +677,12 @@ impl Ledger {
         }
     }
 
+    /// A change that was answered ahead was refused, and is lost.
+    pub fn on_refused(&mut self, request: &Request) {
+        self.counters.lost += 1;
+        self.damaged.extend(changes(request));
+    }
+
     /// Everything unanswered, once more, in xid order.
     pub fn resends(&mut self) -> Vec<Frame> {
         let mut frames = Vec::new();
@@ -603,13 +698,17 @@ impl Ledger {
 
     /// The box forgot the client. What only reads is sent again as new; the
     /// rest fails, and unstable writes are lost.
-    fn on_evicted(&mut self) -> BTreeSet<Fid> {
-        let mut lost = BTreeSet::new();
+    fn on_evicted(&mut self) -> Loss {
+        let mut loss = Loss::default();
         for pending in std::mem::take(&mut self.retained).into_values() {
             self.counters.lost += 1;
-            lost.extend(changes(&pending.request.borrow()));
+            loss.note(&pending);
         }
-        for pending in std::mem::take(&mut self.unanswered).into_values().rev() {
+        let unanswered = std::mem::take(&mut self.unanswered);
+        for pending in unanswered.values().filter(|p| p.is_ahead()) {
+            loss.note(pending);
+        }
+        for pending in unanswered.into_values().rev() {
             self.tags.push(pending.tag.get());
             self.creds.release(&pending.context.cred);
             if only_reads(&pending.request.borrow()) {
@@ -619,11 +718,24 @@ impl Ledger {
                 pending.finish(Err(CallError::Evicted));
             }
         }
+        let is_kept = |p: &Rc<Pending>| !p.is_ahead();
+        let (kept, ahead) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(is_kept);
+        self.waiting = kept;
+        for pending in Vec::from(ahead) {
+            self.counters.lost += 1;
+            loss.note(&pending);
+            if pending.later.take().is_some() {
+                pending.finish(Err(CallError::Evicted));
+            }
+        }
+        self.waiting_bytes = 0;
         self.held_bytes = 0;
         self.opens.clear();
         self.committed_seen = Transno(0);
-        self.damaged.extend(lost.iter().copied());
-        lost
+        self.damaged.extend(loss.files.iter().copied());
+        loss
     }
 
     // ---- ends -------------------------------------------------------------
@@ -636,9 +748,14 @@ impl Ledger {
 
     fn fail_waiting(&mut self, why: &CallError) {
         for queue in [&mut self.waiting, &mut self.urgent] {
-            for pending in std::mem::take(queue) {
-                pending.finish(Err(why.clone()));
-            }
+            // What was answered already is still owed to the box.
+            queue.retain(|pending| {
+                let is_owed = pending.is_ahead() && *why != CallError::Closed;
+                if !is_owed {
+                    pending.finish(Err(why.clone()));
+                }
+                is_owed
+            });
         }
     }
 
@@ -652,6 +769,15 @@ impl Ledger {
         self.retained.clear();
         self.replaying.clear();
         self.held_bytes = 0;
+    }
+}
+
+impl Loss {
+    fn note(&mut self, pending: &Pending) {
+        self.files.extend(changes(&pending.request.borrow()));
+        if pending.is_ahead() {
+            self.ahead.push(LostChange::of(pending));
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! and again, for ever, with jittered back-off over the host list.
 
 use super::ledger::{State, Welcome};
-use super::{CallError, ConnectError, Import, cached, filelocks};
+use super::{CallError, ConnectError, Import, ahead, cached, filelocks};
 use crate::base::limits::{PAYLOAD_MAX, TAGS_MAX};
 use crate::base::{Errno, Mono};
 use crate::wire::connect::{ANY_SHARD, Features};
@@ -331,13 +331,16 @@ async fn run<W: World>(import: &Rc<Import<W>>, fresh: Fresh<W>) -> StreamError {
         match message.content {
             Content::Reply(head, reply) => {
                 import.cached.on_heard(message.xid);
+                import.ahead.on_told(head.time, import.world.wall());
                 let ended = {
                     let mut ledger = import.ledger.borrow_mut();
                     ledger.on_reply(message.xid, &head, reply, data)
                 };
                 if let Some((pending, outcome)) = ended {
                     cached::on_answer(import, &pending, &outcome, &message.locks.granted);
-                    pending.finish(outcome);
+                    if !pending.is_ahead() {
+                        pending.finish(outcome);
+                    }
                 }
             }
             Content::Notice(head, notice) => {
@@ -391,17 +394,24 @@ async fn greet<W: World>(
             }
             advance(import);
         }
-        Welcome::Evicted(lost) => {
+        Welcome::Evicted(loss) => {
             import.enter(State::Evicted);
+            ahead::on_evicted(import);
             cached::on_evicted(import).await;
             // Until the box knows that nothing of before is believed any more,
             // it lets nobody else change it.
             let nothing = Request::Cancel(Cancel { locks: Vec::new() });
             sender.push(import.ledger.borrow_mut().control(nothing).1);
-            for fid in lost {
+            for fid in &loss.files {
                 let line = format!("evicted by the box: unstable changes of {fid} are lost");
                 import.world.log(Level::Error, &line);
             }
+            for change in &loss.ahead {
+                let what = ahead::described(&change.request);
+                let line = format!("evicted by the box: it had not done yet: {what}");
+                import.world.log(Level::Error, &line);
+            }
+            import.note_lost(loss.ahead);
             tell_lost(import);
             filelocks::evicted(import);
             full(import, sender);

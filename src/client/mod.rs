@@ -15,6 +15,7 @@
 //! that they are on flash.
 
 mod above;
+mod ahead;
 mod api;
 mod cached;
 mod call;
@@ -25,17 +26,18 @@ mod link;
 
 pub use above::{Above, Ending, Terms};
 pub use api::{Directory, File};
+use call::Pending;
 pub use call::{Call, CallError, Context, Cred, Fill, Outcome};
 pub use filelocks::LockCall;
-pub use ledger::{Counters, State, Transition};
+pub use ledger::{Counters, LostChange, State, Transition};
 
 use crate::base::{Attr, ClientId, Fid, Name, OpenId, Slice};
 use crate::wire::{ConnectReply, Features, Request};
 use crate::world::race::within;
 use crate::world::sync::Signal;
 use crate::world::{Level, World};
+use ahead::Ahead;
 use cached::Cached;
-use call::Asking;
 use ledger::Ledger;
 use link::Link;
 use std::cell::{Cell, RefCell};
@@ -140,10 +142,16 @@ struct Import<W: World> {
     /// Something about the state changed, or something became stable.
     changed: Signal,
     next_open: Cell<u64>,
+    /// Changes answered ahead of the box that evictions have cost.
+    lost: RefCell<Vec<LostChange>>,
     /// Lost requests that the log has told of.
     lost_told: Cell<u64>,
     cached: Cached,
+    ahead: Ahead,
 }
+
+/// Lost changes that are remembered for who asks.
+pub const LOST_MAX: usize = 4096;
 
 /// When a wait for the box's flash is first spoken of, and how often again.
 const SETTLE_SAID: Duration = Duration::from_secs(5);
@@ -174,8 +182,10 @@ impl<W: World> Client<W> {
             file_locks: RefCell::default(),
             changed: Signal::default(),
             next_open: Cell::new(1),
+            lost: RefCell::default(),
             lost_told: Cell::new(0),
             cached: Cached::default(),
+            ahead: Ahead::default(),
             world,
         });
         let first = link::first(&import).await?;
@@ -204,19 +214,14 @@ impl<W: World> Client<W> {
     /// request runs to its end even if the [`Call`] is dropped.
     pub fn begin(&self, context: &Context, request: Request, payload: Option<Slice>) -> Call {
         let import = &self.0;
-        if let Some(outcome) = cached::answer(import, context, &request) {
+        let known = ahead::answer(import, context, &request);
+        let known = known.or_else(|| cached::answer(import, context, &request));
+        if let Some(outcome) = known {
             return Call::ended(context, request, outcome);
         }
-        cached::on_begin(import, &request);
-        let asking = Asking {
-            asked: cached::wants(import, context, &request),
-            since: import.cached.since(),
-        };
-        let mut ledger = import.ledger.borrow_mut();
-        let call = ledger.queue(context, request, payload, asking);
-        drop(ledger);
-        import.pump();
-        call
+        let pending = Pending::new(context, request, payload);
+        ahead::dispatch(import, Rc::clone(&pending));
+        Call(pending)
     }
 
     /// Gives a call up, if it has not been sent yet: it ends with EINTR (C11).
@@ -263,20 +268,24 @@ impl<W: World> Client<W> {
     /// What may be believed of `fid` from now on without asking.
     #[must_use]
     pub fn terms(&self, fid: Fid) -> Terms {
-        self.0.cached.terms(fid, self.0.world.now())
+        let alone = ahead::terms(&self.0, fid);
+        alone.unwrap_or_else(|| self.0.cached.terms(fid, self.0.world.now()))
     }
 
     /// The attributes of `fid` under the locks that are held.
     #[must_use]
     pub fn known_attr(&self, fid: Fid) -> Option<Attr> {
-        self.0.cached.attr(fid)
+        self.0.ahead.attr(fid).or_else(|| self.0.cached.attr(fid))
     }
 
     /// Whether it is known, under a lock, that `name` leads to this file, or
     /// (`None`) that it is not there.
     #[must_use]
     pub fn is_known(&self, dir: Fid, name: &Name, fid: Option<Fid>) -> bool {
-        self.0.cached.is_known(dir, name, fid)
+        match self.0.ahead.find(dir, name) {
+            Some(found) => found == fid,
+            None => self.0.cached.is_known(dir, name, fid),
+        }
     }
 
     /// Whether names and attributes are kept under locks.
@@ -341,6 +350,14 @@ impl<W: World> Client<W> {
         self.0.changed.wait().await;
     }
 
+    /// Changes that were answered, and that an eviction or a refusal has undone
+    /// since this was last asked, in their order; the first
+    /// [`LOST_MAX`] of them (L10).
+    #[must_use]
+    pub fn take_lost(&self) -> Vec<LostChange> {
+        self.0.lost.take()
+    }
+
     /// The last state changes, oldest first.
     #[must_use]
     pub fn history(&self) -> Vec<Transition> {
@@ -352,12 +369,19 @@ impl<W: World> Client<W> {
         Counters {
             answered_here: self.0.cached.hits(),
             locks: self.0.cached.locks() as u64,
+            ahead: self.0.ahead.count(),
             ..self.0.ledger.borrow().counters()
         }
     }
 }
 
 impl<W: World> Import<W> {
+    fn note_lost(&self, changes: Vec<LostChange>) {
+        let mut lost = self.lost.borrow_mut();
+        lost.extend(changes);
+        lost.truncate(LOST_MAX);
+    }
+
     /// Sends what may be sent now.
     fn pump(&self) {
         let link = self.link.borrow();
@@ -395,6 +419,7 @@ impl<W: World> Import<W> {
     fn shut(&self) {
         self.enter(State::Closed);
         self.ledger.borrow_mut().fail_all(&CallError::Closed);
+        ahead::on_evicted(self);
         if let Some(link) = self.link.borrow_mut().take() {
             link.sender.close();
         }

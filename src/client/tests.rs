@@ -2,9 +2,8 @@
 //! The ledger against every order of events; the client over a network is
 //! tested together with the box's sessions.
 
-use super::call::Asking;
-use super::ledger::{Ledger, State, Welcome};
-use super::{Call, CallError, Context, Options};
+use super::ledger::{Ledger, Loss, State, Welcome};
+use super::{Call, CallError, Context, Options, Pending};
 use crate::base::codec::Bytes;
 use crate::base::{
     Attr, BoxId, Errno, Fid, FileKind, MapEpoch, Mono, OpenId, ShardId, Slice, Time, Transno, Xid,
@@ -96,8 +95,9 @@ impl Desk {
 
     fn call(&mut self, request: Request, payload: usize) -> Call {
         let payload = (payload > 0).then(|| Slice::from(vec![1; payload]));
-        let asking = Asking::default();
-        self.ledger.queue(&self.me, request, payload, asking)
+        let pending = Pending::new(&self.me, request, payload);
+        self.ledger.queue(&pending);
+        Call(pending)
     }
 
     fn write(&mut self, offset: u64, append: bool) -> Call {
@@ -275,7 +275,13 @@ fn an_evicted_client_loses_changes_once_and_reads_go_on() {
     desk.pump();
     let late = desk.call(getattr(), 0);
     let welcome = desk.reconnect(&answer(9, false, 0));
-    assert_eq!(welcome, Welcome::Evicted([FILE].into()));
+    assert_eq!(
+        welcome,
+        Welcome::Evicted(Loss {
+            files: [FILE].into(),
+            ahead: Vec::new(),
+        })
+    );
     assert_eq!(ended(&change).unwrap_err(), CallError::Evicted);
     assert!(!read.is_done() && !late.is_done());
     desk.ledger.enter(State::Full, Mono(0));

@@ -17,6 +17,8 @@ pub mod table {
     pub const ALIASES: u8 = b'A';
     pub const XATTR: u8 = b'X';
     pub const CLIENT: u8 = b'C';
+    /// FIDs that clients were granted to create with.
+    pub const FIDS: u8 = b'F';
     pub const REPLY: u8 = b'T';
     /// Which extent lies where in a segment, for reclaim.
     pub const SUMMARY: u8 = b'S';
@@ -90,6 +92,11 @@ pub fn owed(seq: u64) -> Vec<u8> {
 #[must_use]
 pub fn client(id: ClientId) -> Vec<u8> {
     key(table::CLIENT, &[&id.0.to_be_bytes()])
+}
+
+#[must_use]
+pub fn fids(id: ClientId) -> Vec<u8> {
+    key(table::FIDS, &[&id.0.to_be_bytes()])
 }
 
 #[must_use]

@@ -5,6 +5,7 @@ use super::{Incoming, Outgoing, Shard, file, filelocks, session::Export};
 use crate::base::{Errno, Fid, Lsn, Transno};
 use crate::conf::Writeback;
 use crate::shard::{contact, writeback};
+use crate::wire::head::flags;
 use crate::wire::op::Empty;
 use crate::wire::{Reply, Request};
 use crate::world::World;
@@ -63,10 +64,12 @@ async fn attempt<W: World>(call: &Call<'_, W>) -> Result<Outgoing, Errno> {
 }
 
 /// While the origin is away its policy says whether more may be owed to it.
-/// A replay was accepted before, and is no more.
+/// A replay was accepted before, and is no more; so was what the client has
+/// answered ahead of the box (L4).
 fn is_admitted<W: World>(call: &Call<'_, W>) -> Result<(), Errno> {
-    let is_replay = call.incoming.head.transno > Transno(0);
-    if is_replay || !is_change(&call.incoming.request) {
+    let head = &call.incoming.head;
+    let is_accepted = head.transno > Transno(0) || head.flags & flags::ORDERED != 0;
+    if is_accepted || !is_change(&call.incoming.request) {
         return Ok(());
     }
     contact::refuses_changes(call.shard, &call.target).map_or(Ok(()), Err)
@@ -107,7 +110,8 @@ fn is_change(request: &Request) -> bool {
         | Request::Setlk(_)
         | Request::Getlk(_)
         | Request::Unwait(_)
-        | Request::Relock(_) => false,
+        | Request::Relock(_)
+        | Request::Fids(_) => false,
     }
 }
 
@@ -132,6 +136,7 @@ async fn handle<W: World>(call: &Call<'_, W>) -> Result<Outgoing, Errno> {
         Request::Setlk(op) => filelocks::setlk(call, op).await,
         Request::Getlk(op) => filelocks::getlk(call, op).await,
         Request::Unwait(op) => filelocks::unwait(call, op),
+        Request::Fids(op) => meta::grant_fids(call, op).await,
         Request::Statfs(_) => meta::statfs(call).await,
         Request::XattrGet(op) => meta::xattr_get(call, op).await,
         Request::XattrSet(op) => meta::xattr_set(call, op).await,
@@ -222,6 +227,7 @@ fn subject(request: &Request) -> Option<Fid> {
         | Request::ReplayDone(_)
         | Request::Relock(_)
         | Request::Abandon(_)
+        | Request::Fids(_)
         | Request::Cancel(_)
         | Request::Claim(_) => return None,
     })

@@ -54,7 +54,7 @@ pub async fn write<W: World>(call: &Call<'_, W>, op: &op::Write) -> Result<Outgo
         call.touch(writing(op.fid, Extent::of(offset, bytes.len() as u64)))?;
         fits(call, offset, bytes.len() as u64)?;
         if !bytes.is_empty() {
-            data::write(call.shard, tx, op.fid, inode, offset, bytes)
+            data::write(call.shard, tx, op.fid, inode, call.now(), offset, bytes)
                 .map_err(|e| meta::data_stop(e, op.fid))?;
         }
         Ok(offset)
@@ -87,17 +87,18 @@ pub async fn fallocate<W: World>(
         call.touch(writing(op.fid, Some(Extent::from(op.offset))))?;
         fits(call, op.offset, op.len)?;
         let end = op.offset + op.len;
+        let now = call.now();
         let done = match kind {
-            PUNCH => data::punch(call.shard, tx, op.fid, inode, op.offset..end),
-            ZERO => data::zero(call.shard, tx, op.fid, inode, op.offset..end, keep),
+            PUNCH => data::punch(call.shard, tx, op.fid, inode, now, op.offset..end),
+            ZERO => data::zero(call.shard, tx, op.fid, inode, now, op.offset..end, keep),
             // Space is the flash's, and not set aside by file: only the size counts.
             _ if !keep && end > inode.attr.size => {
-                data::truncate(call.shard, tx, op.fid, inode, end)
+                data::truncate(call.shard, tx, op.fid, inode, now, end)
             }
             _ => Ok(()),
         };
         done.map_err(|e| meta::data_stop(e, op.fid))?;
-        inode.attr.mtime = stamp(inode, call.shard.world.wall());
+        inode.attr.mtime = stamp(inode, now);
         Ok(())
     };
     let reply = |(), inode: &Inode| meta::entry(op.fid, inode, false);
@@ -147,8 +148,16 @@ pub async fn copy_range<W: World>(
         call.touch(writing(op.to, range))?;
         fits(call, op.to_offset, bytes.len() as u64)?;
         if !bytes.is_empty() {
-            data::write(call.shard, tx, op.to, inode, op.to_offset, &bytes)
-                .map_err(|e| meta::data_stop(e, op.to))?;
+            data::write(
+                call.shard,
+                tx,
+                op.to,
+                inode,
+                call.now(),
+                op.to_offset,
+                &bytes,
+            )
+            .map_err(|e| meta::data_stop(e, op.to))?;
         }
         Ok(())
     };
@@ -253,6 +262,7 @@ async fn edit<W: World, T>(
         let committed = call.shard.flash.last_committed();
         let by = (call.incoming.client, transno);
         meta.note_unseen(by, committed, std::iter::once(fid));
+        call.grant(Of::Object, fid);
         Ok(Outgoing {
             result: Ok((reply, Vec::new())),
             transno,

@@ -65,6 +65,9 @@ enum Object {
     End(u8),
 }
 
+/// Operations on one object that are recorded, besides those under way at the
+/// last of them.
+const RECORDED: usize = RECORDS_MAX - 16;
 const NAMES: u8 = 3;
 const FILES: u8 = 2;
 const PIECE: u64 = 8;
@@ -82,7 +85,8 @@ pub fn run(seed: u64, plan: &Plan) -> Result<Sum, String> {
     let records = run.records.borrow();
     for (object, records) in records.iter() {
         let first = run.first.borrow().get(object).copied().unwrap_or(0);
-        history::check(first, records).map_err(|e| format!("seed {seed}: {object:?}: {e}"))?;
+        let records = run.certain(*object, records);
+        history::check(first, &records).map_err(|e| format!("seed {seed}: {object:?}: {e}"))?;
     }
     Ok(Sum {
         records: records.values().map(Vec::len).sum(),
@@ -99,6 +103,18 @@ struct Run {
     /// Clients at work.
     working: Cell<usize>,
     failed: RefCell<Option<String>>,
+    /// What clients that were thrown out had answered ahead of the box, and
+    /// when they learned that it is lost.
+    lost: RefCell<Vec<Lost>>,
+}
+
+/// A change that was seen by its own client alone (L10).
+struct Lost {
+    client: usize,
+    object: Object,
+    /// What it wrote; `None`: it removed or added.
+    wrote: Option<u64>,
+    learned: u64,
 }
 
 impl Run {
@@ -107,10 +123,38 @@ impl Run {
         self.clock.get()
     }
 
+    /// The records of an object without those of a client from the change that
+    /// it lost to when it learned that: nobody else has seen any of it.
+    fn certain(&self, object: Object, records: &[Record]) -> Vec<Record> {
+        let mut certain = records.to_vec();
+        for lost in self.lost.borrow().iter().filter(|l| l.object == object) {
+            let is_it = |r: &&Record| {
+                r.client == lost.client
+                    && r.called < lost.learned
+                    && match (r.deed, lost.wrote) {
+                        (Deed::Write(value), Some(wrote)) => value == wrote,
+                        (Deed::Added(..) | Deed::Removed, None) => true,
+                        _ => false,
+                    }
+            };
+            let Some(from) = records.iter().filter(is_it).map(|r| r.called).max() else {
+                continue;
+            };
+            let is_out = |r: &Record| {
+                r.client == lost.client && r.returned >= from && r.called <= lost.learned
+            };
+            certain.retain(|r| !is_out(r));
+        }
+        certain
+    }
+
     fn note(&self, object: Object, record: Record) {
         let mut records = self.records.borrow_mut();
         let of = records.entry(object).or_default();
-        if of.len() < RECORDS_MAX {
+        // What was under way when the last one was recorded may explain it.
+        let is_under_way = |last: &Record| record.called < last.returned;
+        let is_due = of.get(RECORDED - 1).is_none_or(is_under_way);
+        if is_due && of.len() < RECORDS_MAX {
             of.push(record);
         }
     }
@@ -133,6 +177,14 @@ async fn play(cluster: &Cluster, plan: Plan, run: Rc<Run>) -> Result<u64, String
     let place = prepare(&clients[0], &run)
         .await
         .map_err(|e| e.to_string())?;
+    // Nobody knows a file but by a name of it.
+    for client in &clients {
+        find(client, "shared").await.map_err(|e| e.to_string())?;
+        for n in 0..2 * FILES {
+            let found = find(client, &format!("f{n}")).await;
+            found.map_err(|e| e.to_string())?;
+        }
+    }
     cluster.sim.faults(|f| f.net_drop_one_in = plan.drop_one_in);
     let mut rng = fastrand::Rng::with_seed(cluster.sim.seed());
     // Of each client one task that changes things, and one that only looks: it
@@ -217,6 +269,15 @@ async fn prepare(client: &Client<SimWorld>, run: &Run) -> Result<Place, CallErro
         dir: dir.fid,
         files,
     })
+}
+
+async fn find(client: &Client<SimWorld>, name: &str) -> Result<Entry, CallError> {
+    let look = Request::Lookup(op::Named {
+        parent: client.root(),
+        name: Name::new(name.as_bytes()).map_err(CallError::Failed)?,
+        intent: Intent::default(),
+    });
+    entry(client, &Context::of(0, 0), look).await
 }
 
 fn create(parent: Fid, name: &str, kind: FileKind) -> Request {
@@ -310,6 +371,7 @@ impl One {
         doing: impl Future<Output = Result<T, CallError>>,
         as_seen: impl FnOnce(Result<T, Errno>) -> Option<Deed>,
     ) -> Result<(), CallError> {
+        self.note_lost();
         let called = self.run.tick();
         let (deed, returned) = match doing.await {
             Ok(seen) => (as_seen(Ok(seen)), self.run.tick()),
@@ -331,6 +393,46 @@ impl One {
             self.run.note(object, record);
         }
         Ok(())
+    }
+
+    /// What the client has lost since it was last asked.
+    fn note_lost(&self) {
+        for change in self.client.take_lost() {
+            let found = match &change.request {
+                Request::Setattr(op) => {
+                    let mode = op.set.mode.map(u64::from);
+                    self.number(op.fid).map(|n| (Object::Mode(n), mode))
+                }
+                Request::Write(op) => self.number(op.fid).map(|n| match n < FILES {
+                    true => (Object::Stamp(n), change.bytes.and_then(|b| stamp(&b))),
+                    false => (Object::End(n), None),
+                }),
+                Request::Unlink(op) => self.shared(op.parent, &op.name).map(|o| (o, None)),
+                _ => None,
+            };
+            if let Some((object, wrote)) = found {
+                let (client, learned) = (self.n, self.run.tick());
+                let lost = Lost {
+                    client,
+                    object,
+                    wrote,
+                    learned,
+                };
+                self.run.lost.borrow_mut().push(lost);
+            }
+        }
+    }
+
+    fn number(&self, fid: Fid) -> Option<u8> {
+        let at = self.place.files.iter().position(|f| *f == fid)?;
+        u8::try_from(at).ok()
+    }
+
+    /// The object that a name in the shared directory is.
+    fn shared(&self, dir: Fid, name: &Name) -> Option<Object> {
+        let of = |n: &u8| name.as_bytes() == format!("n{n}").as_bytes();
+        let n = (0..NAMES).find(of).filter(|_| dir == self.place.dir)?;
+        Some(Object::Name(n))
     }
 
     async fn on_name(&self, object: Object, n: u8) -> Result<(), CallError> {
@@ -433,8 +535,8 @@ impl One {
             return self
                 .deed(object, None, self.client.call(&me, read, None), |seen| {
                     let (_, data) = seen.ok()?;
-                    let bytes: Option<[u8; 8]> = data.and_then(|d| d[..].try_into().ok());
-                    Some(Deed::Read(bytes.map_or(0, u64::from_le_bytes)))
+                    let seen = data.and_then(|data| stamp(&data));
+                    Some(Deed::Read(seen.unwrap_or(0)))
                 })
                 .await;
         }
@@ -512,6 +614,10 @@ impl One {
     fn name(&self, name: &str) -> Result<Name, CallError> {
         Name::new(name.as_bytes()).map_err(CallError::Failed)
     }
+}
+
+fn stamp(bytes: &[u8]) -> Option<u64> {
+    bytes.try_into().ok().map(u64::from_le_bytes)
 }
 
 /// A file as a number; never 0.

@@ -19,7 +19,7 @@ impl Features {
     pub const BASE: u64 = 1;
     /// CRC32C in every frame.
     pub const CHECKSUM: u64 = 1 << 1;
-    /// Batches of metadata operations.
+    /// Never used: several operations in one request.
     pub const BATCH: u64 = 1 << 2;
     /// Locks and callbacks.
     pub const LOCKS: u64 = 1 << 3;
@@ -35,6 +35,8 @@ impl Features {
     pub const NOTICES: u64 = 1 << 8;
     /// flock and fcntl locks.
     pub const FILE_LOCKS: u64 = 1 << 9;
+    /// Requests in an order of their own, answered ahead by the client.
+    pub const ORDER: u64 = 1 << 10;
 
     /// What this release can do.
     pub const OURS: Features = Features {
@@ -42,7 +44,9 @@ impl Features {
             | Features::CHECKSUM
             | Features::LOCKS
             | Features::NOTICES
-            | Features::FILE_LOCKS,
+            | Features::FILE_LOCKS
+            | Features::FID_GRANTS
+            | Features::ORDER,
     };
 
     #[must_use]

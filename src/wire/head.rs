@@ -86,7 +86,9 @@ record! {
         pub trace: u64,
         /// An earlier sent request that the client gave up (C11); 0: none.
         pub abandoned: Xid,
-        pub reserved: u64,
+        /// When the client did it, in nanoseconds since 1970 on the box's clock
+        /// as far as it knows that; 0: now. Only with ORDERED.
+        pub at: u64,
     }
 }
 
@@ -103,6 +105,12 @@ pub mod flags {
     pub const LOCKS: u16 = 8;
     /// Page write-back: served under the lock that covered the page (C7).
     pub const PAGE_WRITE: u16 = 16;
+    /// Runs after all ORDERED requests that came before it on the connection,
+    /// and before those that come later; needs ORDER. The client has answered
+    /// it to its caller already.
+    pub const ORDERED: u16 = 32;
+    /// Runs after all ORDERED requests that came before it; needs ORDER.
+    pub const AFTER: u16 = 64;
 }
 
 /// Bits of [`ReplyHead::flags`].

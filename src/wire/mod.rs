@@ -6,9 +6,9 @@
 //! Architecture invariant: a receiver decodes only what the connection's
 //! features allow; fields are added behind a feature bit, never changed.
 
-pub mod batch;
 pub mod callback;
 pub mod connect;
+pub mod fids;
 pub mod filelock;
 pub mod frame;
 pub mod head;
@@ -18,6 +18,7 @@ pub mod op;
 
 pub use callback::Callback;
 pub use connect::{ConnectReply, ConnectRequest, Features, ShardMap};
+pub use fids::{FidRange, FidsGranted, FidsWanted, Holds};
 pub use frame::{Bounds, Content, Frame, Layout, Message};
 pub use head::{CallbackHead, Head, Kind, NO_TAG, ReplyHead, RequestHead};
 pub use locks::{Asked, Granted, LockCancel, LockGrant, LockWant, Shown};

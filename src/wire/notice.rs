@@ -5,8 +5,8 @@
 use crate::base::{Transno, Xid};
 use crate::choice;
 use crate::record;
+use crate::wire::FidRange;
 use crate::wire::ShardMap;
-use crate::wire::batch::FidRange;
 use crate::wire::filelock::Locked;
 
 choice! {

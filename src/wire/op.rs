@@ -6,6 +6,7 @@
 
 use crate::base::codec::Bytes;
 use crate::base::{Attr, Fid, FileKind, LockId, Name, OpenId, SetAttr, Xid};
+use crate::wire::fids::{FidsGranted, FidsWanted};
 use crate::wire::filelock;
 use crate::wire::locks::{LockCancel, LockGrant};
 use crate::{choice, record};
@@ -47,6 +48,8 @@ choice! {
         Seek(Seek) = 52,
         CopyRange(CopyRange) = 53,
         Abandon(Abandon) = 64,
+        /// FIDs to create with (feature FID_GRANTS). 65 was never used.
+        Fids(FidsWanted) = 66,
         /// File locks (feature FILE_LOCKS).
         Setlk(filelock::Setlk) = 80,
         Getlk(filelock::Getlk) = 81,
@@ -73,6 +76,7 @@ choice! {
         Offset(Offset) = 8,
         /// Setlk, Getlk, Unwait.
         Lock(filelock::LockAnswer) = 16,
+        Fids(FidsGranted) = 17,
     }
 }
 

@@ -7,8 +7,8 @@ use forebay::base::{
     Name, OpenId, OwnerKind, SetAttr, ShardId, SnapEpoch, Tag, Time, Transno, WaitId, Xid,
 };
 use forebay::base::{Bits, Mode};
-use forebay::wire::batch::{Batch, BatchItem, BatchReply, BatchResult, FidRange, FidsWanted};
 use forebay::wire::callback::{Barrier, Blocking, Completion, Glimpse, LockDesc, Shrink};
+use forebay::wire::fids::{FidRange, FidsGranted, FidsWanted, Holds};
 use forebay::wire::filelock::{Getlk, LockAnswer, LockState, Locked, Relock, Setlk, Unwait};
 use forebay::wire::head::{Owner, flags};
 use forebay::wire::locks::{Asked, Granted, LockCancel, LockGrant, LockWant, Of, Shown};
@@ -75,8 +75,6 @@ pub fn all() -> Vec<Sample> {
             "reply-failed-granting",
             Frame::granting(Xid(4), 16, &failed(), None, &granted(), Vec::new(), true),
         ),
-        record("batch", &batch()),
-        record("batch-reply", &batch_reply()),
         record("fids-wanted", &FidsWanted { count: 9 }),
         record("lock", &lock()),
     ];
@@ -172,7 +170,7 @@ pub fn request_head() -> RequestHead {
         deadline_ms: 0xa1a2_a3a4,
         trace: 0xb1,
         abandoned: Xid(0xc1),
-        reserved: 0,
+        at: 0,
     }
 }
 
@@ -450,6 +448,7 @@ pub fn requests() -> Vec<Request> {
             to_offset: 4,
             len: 5,
         }),
+        Request::Fids(FidsWanted { count: 9 }),
         Request::Abandon(Abandon {
             xids: vec![Xid(1), Xid(2)],
         }),
@@ -526,6 +525,25 @@ pub fn replies() -> Vec<Reply> {
             attr: attr(300),
         }),
         Reply::Offset(Offset { offset: 1 }),
+        Reply::Fids(FidsGranted {
+            range: FidRange {
+                seq: 1,
+                first: 2,
+                count: 3,
+            },
+            holds: Holds {
+                read_only: false,
+                name_max: 255,
+                link_max: 4,
+                file_size_max: 5,
+                owners: true,
+                special_files: false,
+                symlinks: true,
+                hard_links: false,
+                xattrs: true,
+                acls: false,
+            },
+        }),
         Reply::Lock(LockAnswer {
             state: LockState::InTheWay,
             found: Some(held_lock()),
@@ -636,34 +654,5 @@ fn lock() -> LockDesc {
             kind: 10,
         }),
         in_use: true,
-    }
-}
-
-fn batch() -> Batch {
-    Batch {
-        after: vec![(1, Xid(2))],
-        items: vec![BatchItem {
-            transno: Transno(3),
-            pre_version: 4,
-            cred: 5,
-            umask: 6,
-            flags: 7,
-            op: Request::Unlink(Unlink {
-                parent: fid(1),
-                name: name("u"),
-                dir: false,
-            }),
-        }],
-    }
-}
-
-fn batch_reply() -> BatchReply {
-    BatchReply {
-        results: vec![BatchResult {
-            status: 0,
-            transno: Transno(1),
-            pre_version: 2,
-            reply: Some(Reply::Done(Empty {})),
-        }],
     }
 }

@@ -2,11 +2,12 @@
 //! there are too many.
 
 use super::held::{Called, Ending};
-use crate::base::{Bits, Extent};
+use crate::base::{Bits, Extent, Fid, Mode};
 use crate::client::ledger::State;
-use crate::client::{CallError, Import};
+use crate::client::{CallError, Import, ahead};
 use crate::wire::op::{Cancel, Claim};
 use crate::wire::{CallbackHead, Frame, LockCancel, Request};
+use crate::world::sync::Promise;
 use crate::world::{Level, World};
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,13 +17,16 @@ pub fn on_callback<W: World>(import: &Rc<Import<W>>, head: &CallbackHead) {
     let bits = Bits { set: head.bits };
     let called = import.cached.held.borrow_mut().on_called(head.lock, bits);
     match called {
-        Called::Ends(ending) => end(import, ending),
+        Called::Ends(ending) => {
+            end(import, ending);
+        }
         Called::Unknown => {
             let ending = Ending {
                 lock: head.lock,
                 fid: head.fid,
                 bits: Bits::ALL,
                 extent: Extent::ALL,
+                mode: Mode::Nl,
             };
             let import = Rc::clone(import);
             let world = import.world.clone();
@@ -33,22 +37,48 @@ pub fn on_callback<W: World>(import: &Rc<Import<W>>, head: &CallbackHead) {
 }
 
 /// Nothing rests on these bits any more here; those above are told, then the
-/// box. In a task of its own: none waits for another (C3).
-pub(super) fn end<W: World>(import: &Rc<Import<W>>, ending: Ending) {
+/// box, when it has done what was answered under them. In a task of its own:
+/// none waits for another (C3). What it returns is set at the end.
+pub(super) fn end<W: World>(import: &Rc<Import<W>>, ending: Ending) -> Promise<()> {
     let mut known = import.cached.known.borrow_mut();
     known.forget(ending.fid, ending.bits);
     drop(known);
-    let import = Rc::clone(import);
+    let is_alone = ending.mode == Mode::Ex;
+    let below = match is_alone {
+        true => ahead::on_ending(import, ending.fid),
+        false => Vec::new(),
+    };
+    let ended = Promise::default();
+    let (import, done) = (Rc::clone(import), ended.clone());
     let world = import.world.clone();
     world.spawn(async move {
         if let Some(above) = import.cached.above() {
+            let whole = |fid: Fid| above.take_back(fid, Bits::ALL, Extent::ALL);
+            let all: Vec<_> = below.into_iter().map(whole).collect();
             above
                 .take_back(ending.fid, ending.bits, ending.extent)
                 .await;
+            for taken in all {
+                taken.await;
+            }
+        }
+        if is_alone {
+            ahead::caught_up(&import).await;
         }
         cancel(&import, &ending).await;
         import.cached.held.borrow_mut().on_ended(&ending);
+        done.set(());
     });
+    ended
+}
+
+/// The client gives up all locks of a file by its own will. What is returned is
+/// set when the box knows.
+pub fn give_up<W: World>(import: &Rc<Import<W>>, fid: Fid) -> Vec<Promise<()>> {
+    let endings = import.cached.held.borrow_mut().give_up(fid);
+    import.cached.known.borrow_mut().forget(fid, Bits::ALL);
+    let ended = endings.into_iter().map(|ending| end(import, ending));
+    ended.collect()
 }
 
 /// Tells the box, over however many connections it takes.

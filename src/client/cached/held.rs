@@ -25,6 +25,7 @@ pub struct Ending {
     pub fid: Fid,
     pub bits: Bits,
     pub extent: Extent,
+    pub mode: Mode,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +115,12 @@ impl Held {
             }
             return Called::Pending;
         };
+        // What is done under a lock on all of a file rests on all of it.
+        let bits = if found.mode == Mode::Ex {
+            Bits::ALL
+        } else {
+            bits
+        };
         let ends = found.bits.and(bits);
         if ends.is_empty() {
             return Called::Ending;
@@ -125,6 +132,7 @@ impl Held {
             fid: found.fid,
             bits: ends,
             extent: found.extent,
+            mode: found.mode,
         })
     }
 
@@ -173,6 +181,13 @@ impl Held {
         })
     }
 
+    /// Has the client all of these bits of the file to itself?
+    #[must_use]
+    pub fn is_alone(&self, fid: Fid, bits: Bits) -> bool {
+        self.of(fid)
+            .any(|lock| lock.mode == Mode::Ex && lock.bits.has(bits))
+    }
+
     /// Does one lock cover these bytes in this mode?
     #[must_use]
     pub fn covers_data(&self, fid: Fid, mode: Mode, extent: Extent) -> bool {
@@ -181,15 +196,20 @@ impl Held {
         })
     }
 
-    /// Everything but the right to write bytes ends: the box restarted, and
-    /// what is left is claimed again (L13). Bytes that were stored above, and
-    /// that nobody else has, depend on it.
+    /// Everything ends but the right to write bytes, and what the client has to
+    /// itself: the box restarted, and what is left is claimed again (L13). Bytes
+    /// that were stored above, and changes that were answered, which nobody else
+    /// has, depend on it.
     pub fn keep_writing(&mut self) -> (Vec<Ending>, Vec<LockGrant>) {
         let mut ends = Vec::new();
         let mut kept = Vec::new();
         for (id, lock) in std::mem::take(&mut self.locks) {
-            let keeps = lock.mode.is_write() && lock.bits.has(Bits::DATA);
-            let bits = if keeps { Bits::DATA } else { Bits::NONE };
+            let bits = match lock.mode {
+                Mode::Ex => lock.bits,
+                mode if mode.is_write() => lock.bits.and(Bits::DATA),
+                _ => Bits::NONE,
+            };
+            let keeps = !bits.is_empty();
             let end = lock.bits.without(bits);
             if !end.is_empty() {
                 ends.push(Ending {
@@ -197,6 +217,7 @@ impl Held {
                     fid: lock.fid,
                     bits: end,
                     extent: lock.extent,
+                    mode: lock.mode,
                 });
             }
             if keeps {

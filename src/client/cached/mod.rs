@@ -19,12 +19,12 @@ mod known;
 mod lease;
 mod wants;
 
-pub use ends::{claim, on_callback, on_evicted, on_restarted, watch};
+pub use ends::{claim, give_up, on_callback, on_evicted, on_restarted, watch};
 
 use super::call::{CallError, Context, Outcome, Pending};
-use super::{Above, Import, Terms};
+use super::{Above, Import, Terms, ahead};
 use crate::base::codec::Bytes;
-use crate::base::{Attr, Bits, Errno, Fid, LockId, Mono, Name, Xid};
+use crate::base::{Attr, Bits, Errno, Fid, FileKind, LockId, Mono, Name, Xid};
 use crate::wire::op::{Entry, Named};
 use crate::wire::{Asked, Granted, Reply, Request};
 use crate::world::World;
@@ -104,12 +104,17 @@ impl Cached {
     /// What may be believed of `fid` from now on.
     #[must_use]
     pub fn terms(&self, fid: Fid, now: Mono) -> Terms {
+        self.terms_of(self.held.borrow().bits(fid), now)
+    }
+
+    /// What may be believed under these bits.
+    #[must_use]
+    pub fn terms_of(&self, bits: Bits, now: Mono) -> Terms {
         let left = self.lease.borrow().left(now);
         if left.is_zero() || self.lapsed.get() {
             return Terms::default();
         }
         let term = left.min(TERM_MAX);
-        let bits = self.held.borrow().bits(fid);
         let under = |all: Bits| if bits.has(all) { term } else { Duration::ZERO };
         Terms {
             name: under(Bits::LOOKUP),
@@ -138,7 +143,18 @@ impl Cached {
         }
     }
 
-    fn is_within_lease(&self, now: Mono) -> bool {
+    /// Has the client all of the file to itself?
+    #[must_use]
+    pub fn is_alone(&self, fid: Fid, kind: FileKind) -> bool {
+        self.held.borrow().is_alone(fid, wants::all_of(kind))
+    }
+
+    /// Nothing of this file is remembered any more.
+    pub fn forget(&self, fid: Fid) {
+        self.known.borrow_mut().forget(fid, Bits::ALL);
+    }
+
+    pub fn is_within_lease(&self, now: Mono) -> bool {
         !self.lapsed.get() && !self.lease.borrow().left(now).is_zero()
     }
 }
@@ -201,7 +217,13 @@ pub fn wants<W: World>(import: &Import<W>, context: &Context, request: &Request)
         return Asked::default();
     }
     let mut held = import.cached.held.borrow_mut();
-    wants::of(&mut held, context, request)
+    let now = import.world.now();
+    let is_agreed = ahead::is_agreed(import);
+    let alone = wants::Alone {
+        has: &|fid| import.ahead.has(fid),
+        asks: &|fid| is_agreed && import.ahead.asks(fid, now),
+    };
+    wants::of(&mut held, context, request, &alone)
 }
 
 /// A call is on its way: names that it changes are forgotten.
@@ -250,16 +272,18 @@ pub fn on_answer<W: World>(
         let mut held = cached.held.borrow_mut();
         let endings = granted.grants.iter().filter_map(|g| held.on_grant(g));
         let endings = endings.collect();
-        held.on_answered(&pending.asked.wants);
+        held.on_answered(&pending.asked.borrow().wants);
         endings
     };
     let request = pending.request.borrow();
     for shown in &granted.shown {
         cached.known.borrow_mut().on_own(shown.fid, &shown.attr);
-        learn_attr(cached, shown.fid, &shown.attr, pending.since);
+        learn_attr(cached, shown.fid, &shown.attr, pending.since.get());
     }
-    learn(cached, &request, outcome, pending.since);
+    learn(cached, &request, outcome, pending.since.get());
     on_names(&mut cached.known.borrow_mut(), &request, outcome.is_ok());
+    drop(request);
+    ahead::on_answer(import, pending, outcome, granted);
     for ending in endings {
         ends::end(import, ending);
     }
@@ -341,10 +365,6 @@ fn reclaim<W: World>(import: &Rc<Import<W>>) {
         let Some(fid) = cached.known.borrow_mut().idle() else {
             return;
         };
-        let endings = cached.held.borrow_mut().give_up(fid);
-        cached.known.borrow_mut().forget(fid, Bits::ALL);
-        for ending in endings {
-            ends::end(import, ending);
-        }
+        give_up(import, fid);
     }
 }

@@ -1,8 +1,9 @@
 //! Which locks a request asks for: what its answer could be kept under.
 
 use super::held::Held;
-use crate::base::{Bits, Extent, Fid, LockId, Mode};
+use crate::base::{Bits, Extent, Fid, FileKind, LockId, Mode};
 use crate::client::call::{Context, Fill};
+use crate::wire::head::flags;
 use crate::wire::locks::Of;
 use crate::wire::{Asked, LockWant, Request};
 
@@ -15,14 +16,55 @@ const ENTRIES_MAX: u64 = 1 << 16;
 const ACCMODE: u32 = libc::O_ACCMODE as u32;
 const TRUNC: u32 = libc::O_TRUNC as u32;
 
-pub fn of(held: &mut Held, context: &Context, request: &Request) -> Asked {
+/// What is to be asked of a file for this client alone.
+pub struct Alone<'a> {
+    /// It has it: nothing more is asked.
+    pub has: &'a dyn Fn(Fid) -> bool,
+    /// It changes it: should it?
+    pub asks: &'a dyn Fn(Fid) -> bool,
+}
+
+/// The bits that a client must have to itself to change a file by itself.
+#[must_use]
+pub fn all_of(kind: FileKind) -> Bits {
+    match kind {
+        FileKind::Regular => SHOWN.with(Bits::DATA),
+        _ => SHOWN,
+    }
+}
+
+pub fn of(held: &mut Held, context: &Context, request: &Request, alone: &Alone<'_>) -> Asked {
     let mut wants = Vec::new();
+    let missing = |held: &mut Held, wants: &mut Vec<_>, of, fid: Fid, bits| {
+        if !(alone.has)(fid) {
+            missing(held, wants, of, fid, bits);
+        }
+    };
     match request {
         Request::Lookup(op) => {
             wants.push(welcome(held.ask(1), Of::Object, SHOWN));
             missing(held, &mut wants, Of::Parent, op.parent, Bits::UPDATE);
         }
-        Request::Create(_) => wants.push(welcome(held.ask(1), Of::Object, SHOWN)),
+        Request::Create(op) => {
+            let asks = (alone.asks)(op.parent);
+            wants.push(match asks && op.kind == FileKind::Directory {
+                true => whole(held.ask(1), Of::Object, all_of(op.kind)),
+                false => welcome(held.ask(1), Of::Object, SHOWN),
+            });
+            if asks {
+                alone_in(held, &mut wants, op.parent);
+            }
+        }
+        Request::Unlink(op) if (alone.asks)(op.parent) => {
+            alone_in(held, &mut wants, op.parent);
+        }
+        Request::Write(op) => {
+            let is_page = context.flags & flags::PAGE_WRITE != 0;
+            let bits = all_of(FileKind::Regular);
+            if !is_page && (alone.asks)(op.fid) && !held.is_alone(op.fid, bits) {
+                wants.push(whole(held.ask(1), Of::Object, bits));
+            }
+        }
         Request::Getattr(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
         Request::Setattr(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
         Request::Link(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
@@ -67,6 +109,21 @@ pub fn of(held: &mut Held, context: &Context, request: &Request) -> Asked {
     Asked {
         wants,
         cancels: Vec::new(),
+    }
+}
+
+/// The directory of a name that is made or removed, to oneself.
+fn alone_in(held: &mut Held, wants: &mut Vec<LockWant>, dir: Fid) {
+    let bits = all_of(FileKind::Directory);
+    if !held.is_alone(dir, bits) {
+        wants.push(whole(held.ask(1), Of::Parent, bits));
+    }
+}
+
+fn whole(lock: LockId, of: Of, bits: Bits) -> LockWant {
+    LockWant {
+        mode: Mode::Ex,
+        ..welcome(lock, of, bits)
     }
 }
 

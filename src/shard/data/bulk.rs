@@ -66,7 +66,14 @@ pub(super) async fn run<W: World>(
                 let Some(next) = step_down(&file.map.borrow(), size, most) else {
                     return Ok(());
                 };
-                super::truncate(shard, &mut tx, file.fid, &mut inode, next)?;
+                super::truncate(
+                    shard,
+                    &mut tx,
+                    file.fid,
+                    &mut inode,
+                    shard.world.wall(),
+                    next,
+                )?;
                 meta::put_inode(&mut tx, file.fid, &inode);
             }
             Chore::Shed => {

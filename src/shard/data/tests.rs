@@ -204,9 +204,19 @@ impl Bench {
 
     async fn write(&self, offset: u64, bytes: &[u8]) {
         let bytes = Slice::from(bytes.to_vec());
-        self.mutate(|tx, inode| write(&self.shard, tx, FID, inode, offset, &bytes))
-            .await
-            .unwrap();
+        self.mutate(|tx, inode| {
+            write(
+                &self.shard,
+                tx,
+                FID,
+                inode,
+                self.shard.world.wall(),
+                offset,
+                &bytes,
+            )
+        })
+        .await
+        .unwrap();
     }
 
     /// Load, decide, apply; again if something lacked.

@@ -7,7 +7,7 @@ use super::read::keep;
 use super::records::{piece_of, pieces};
 use super::{Data, Shard, Tx};
 use crate::base::limits::{BLOCK, FILE_SIZE_MAX};
-use crate::base::{Errno, Fid, Slice};
+use crate::base::{Errno, Fid, Slice, Time};
 use crate::cache::{Extent, ExtentMap};
 use crate::flash::Appended;
 use crate::namespace::record::flag;
@@ -32,6 +32,7 @@ pub fn write<W: World>(
     tx: &mut Tx,
     fid: Fid,
     inode: &mut Inode,
+    now: Time,
     offset: u64,
     bytes: &Slice,
 ) -> Result<(), Errno> {
@@ -56,7 +57,7 @@ pub fn write<W: World>(
         }
     }
     let range = offset..end;
-    change(shard, tx, &file, inode, &range, end, |map, _| {
+    change(shard, tx, &file, (inode, now), &range, end, |map, _| {
         map.replace(range.clone(), extents)
     });
     keep(shard, fid, offset, bytes);
@@ -69,6 +70,7 @@ pub fn truncate<W: World>(
     tx: &mut Tx,
     fid: Fid,
     inode: &mut Inode,
+    now: Time,
     size: u64,
 ) -> Result<(), Errno> {
     if size > FILE_SIZE_MAX {
@@ -82,18 +84,26 @@ pub fn truncate<W: World>(
     }
     if size < old {
         file.note_cut(size);
-        change(shard, tx, &file, inode, &(size..old), 0, |map, inode| {
-            // Origin bytes past the end are none of the file: growing it again
-            // must not bring them back. Nothing else makes a file shorter.
-            inode.origin_size = inode.origin_size.min(size);
-            map.truncate(size)
-        });
+        change(
+            shard,
+            tx,
+            &file,
+            (inode, now),
+            &(size..old),
+            0,
+            |map, inode| {
+                // Origin bytes past the end are none of the file: growing it again
+                // must not bring them back. Nothing else makes a file shorter.
+                inode.origin_size = inode.origin_size.min(size);
+                map.truncate(size)
+            },
+        );
         inode.attr.size = size;
         if size == 0 {
             inode.attr.blocks = 0;
         }
     } else {
-        touch(shard, tx, fid, inode);
+        touch(shard, tx, fid, inode, now);
         inode.attr.size = size;
     }
     Ok(())
@@ -105,12 +115,13 @@ pub fn punch<W: World>(
     tx: &mut Tx,
     fid: Fid,
     inode: &mut Inode,
+    now: Time,
     range: Range<u64>,
 ) -> Result<(), Errno> {
     let file = shard.data.loaded(fid).ok_or(Errno::EAGAIN)?;
     let size = inode.attr.size;
     let range = range.start.min(size)..range.end.min(size);
-    change(shard, tx, &file, inode, &range, 0, |map, inode| {
+    change(shard, tx, &file, (inode, now), &range, 0, |map, inode| {
         map.punch(range.clone(), inode.origin_size, inode.snap_epoch)
     });
     Ok(())
@@ -122,6 +133,7 @@ pub fn zero<W: World>(
     tx: &mut Tx,
     fid: Fid,
     inode: &mut Inode,
+    now: Time,
     range: Range<u64>,
     keep_size: bool,
 ) -> Result<(), Errno> {
@@ -129,7 +141,7 @@ pub fn zero<W: World>(
         return Err(Errno::EFBIG);
     }
     let end = range.end;
-    punch(shard, tx, fid, inode, range)?;
+    punch(shard, tx, fid, inode, now, range)?;
     if !keep_size {
         inode.attr.size = inode.attr.size.max(end);
     }
@@ -211,7 +223,7 @@ fn change<W: World>(
     shard: &Shard<W>,
     tx: &mut Tx,
     file: &Rc<File>,
-    inode: &mut Inode,
+    (inode, now): (&mut Inode, Time),
     range: &Range<u64>,
     end: u64,
     op: impl FnOnce(&mut ExtentMap, &mut Inode) -> crate::cache::Change,
@@ -230,12 +242,12 @@ fn change<W: World>(
     let sectors = inode.attr.blocks + after * SECTORS;
     inode.attr.blocks = sectors.saturating_sub(before * SECTORS);
     inode.attr.size = inode.attr.size.max(end);
-    touch(shard, tx, file.fid, inode);
+    touch(shard, tx, file.fid, inode, now);
 }
 
 /// The marks of a change of bytes or size.
-fn touch<W: World>(shard: &Shard<W>, tx: &mut Tx, fid: Fid, inode: &mut Inode) {
-    let now = shard.world.wall();
+fn touch<W: World>(shard: &Shard<W>, tx: &mut Tx, fid: Fid, inode: &mut Inode, now: Time) {
+    let now = now.max(inode.attr.ctime);
     inode.attr.mtime = now;
     inode.attr.ctime = now;
     inode.attr.version += 1;

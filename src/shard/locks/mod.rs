@@ -206,10 +206,12 @@ fn grant_one<W: World>(
     pump(shard);
 }
 
-/// What clients may have: to read anything, and to write bytes.
+/// What clients may have: to read anything, to write bytes, and, if nobody is
+/// in the way, a file to themselves.
 fn is_allowed(want: &LockWant) -> bool {
     match want.mode {
         Mode::Pr => true,
+        Mode::Ex => want.bits.is_empty(),
         Mode::Pw => Bits::DATA.has(want.bits.with(want.try_bits)),
         _ => false,
     }

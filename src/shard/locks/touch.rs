@@ -34,6 +34,18 @@ impl Touch {
         }
     }
 
+    /// Something of the inode is shown, or judged by: that of a client which has
+    /// it to itself may be out of date here.
+    #[must_use]
+    pub const fn see(fid: Fid, bits: Bits) -> Touch {
+        Touch {
+            fid,
+            mode: Mode::Cr,
+            bits,
+            extent: Extent::ALL,
+        }
+    }
+
     const fn is_of_data(&self) -> bool {
         self.bits.has(Bits::DATA)
     }
@@ -70,7 +82,7 @@ pub fn merged(mut touches: Vec<Touch>) -> Vec<Touch> {
             None => all.push(touch),
             Some(last) => {
                 if !last.mode.covers(touch.mode) {
-                    // Those of operations are two, of which one covers the other.
+                    // Of those of operations one always covers the other.
                     last.mode = touch.mode;
                 }
                 last.extent = match (last.is_of_data(), touch.is_of_data()) {

@@ -2,9 +2,10 @@
 
 use super::call::{Call, answered, entry, entry_of};
 use super::{import, shown};
-use crate::base::{Errno, Mono};
+use crate::base::{Bits, Errno, Mono};
 use crate::namespace::setattr::{self as set, Held};
 use crate::origin::{OriginOp, OriginReply, Statfs};
+use crate::shard::locks::Touch;
 use crate::shard::{Outgoing, Shard, Target, contact};
 use crate::wire::Reply;
 use crate::wire::locks::Of;
@@ -17,6 +18,7 @@ pub async fn getattr<W: World>(call: &Call<'_, W>, op: &op::OfFile) -> Result<Ou
     let inode = call
         .decide(|view| {
             let inode = call.inode(view, op.fid)?;
+            call.touch([Touch::see(op.fid, Bits::ATTRS)])?;
             call.grant(Of::Object, op.fid);
             Ok(inode)
         })

@@ -3,12 +3,12 @@
 use super::decide::{applied, decide_over, stage};
 use super::{FlashView, fids};
 use crate::base::codec::Bytes;
-use crate::base::{Errno, Fid, LockId, Lsn, Name, Transno};
+use crate::base::{Bits, Errno, Fid, LockId, Lsn, Name, Time, Transno};
 use crate::namespace::draft::Change;
 use crate::namespace::{Bounds, Caller, Ctx, Inode, Need, Stop, View};
 use crate::origin::is_reserved;
 use crate::shard::locks::{self, Claims, Touch};
-use crate::shard::session::Export;
+use crate::shard::session::{Export, time_of};
 use crate::shard::{Incoming, Outgoing, Shard, Target};
 use crate::wire::locks::Of;
 use crate::wire::op::{Empty, Entry};
@@ -72,8 +72,14 @@ impl<'a, W: World> Call<'a, W> {
         Ctx {
             caller: &self.caller,
             bounds: &self.bounds,
-            now: self.shard.world.wall(),
+            now: self.now(),
         }
+    }
+
+    /// When the operation takes place.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        time_of(&self.incoming.head, self.shard.world.wall())
     }
 
     /// A FID of another target is nobody's file here (N13).
@@ -137,6 +143,13 @@ impl<'a, W: World> Call<'a, W> {
         }
     }
 
+    /// Has another client the file to itself? What is here of it may be old.
+    #[must_use]
+    pub fn is_anothers(&self, fid: Fid) -> bool {
+        let seen = Touch::see(fid, Bits::LOOKUP.with(Bits::ATTRS));
+        self.shard.locks.in_the_way(self.export.holder, &seen)
+    }
+
     /// A size change, or a page that is written back: the client may not be
     /// able to give up a lock before it is answered (C7, C16).
     fn is_ahead(&self) -> bool {
@@ -163,14 +176,22 @@ impl<'a, W: World> Call<'a, W> {
         self.touch(needed)
     }
 
-    /// The FID that a replayed creation had: what came after it names it.
+    /// The FID that a creation brings: a replayed one what it had, which what
+    /// came after it names; one that the client has answered ahead of the box
+    /// one of those that it was granted.
     #[must_use]
     pub fn given(&self) -> Option<Fid> {
-        let is_replay = self.incoming.head.flags & head::flags::REPLAY != 0;
+        let brings = head::flags::REPLAY | head::flags::ORDERED;
+        let brings = self.incoming.head.flags & brings != 0;
         match &self.incoming.request {
-            Request::Create(op) if is_replay && !op.fid.is_none() => Some(op.fid),
+            Request::Create(op) if brings && !op.fid.is_none() => Some(op.fid),
             _ => None,
         }
+    }
+
+    #[must_use]
+    pub fn is_replay(&self) -> bool {
+        self.incoming.head.flags & head::flags::REPLAY != 0
     }
 
     /// ENOTCONN once the client was evicted or left: what still waits for it in

@@ -88,7 +88,7 @@ pub fn stage<W: World>(shard: &Shard<W>, target: &Target, change: &mut Change) -
         let (_, inode) = inode.ok_or(Errno::EIO)?;
         // The core has set the times already, maybe to values of the caller's.
         let (ctime, mtime) = (inode.attr.ctime, inode.attr.mtime);
-        data::truncate(shard, &mut tx, fid, inode, size).map_err(|e| data_stop(e, fid))?;
+        data::truncate(shard, &mut tx, fid, inode, ctime, size).map_err(|e| data_stop(e, fid))?;
         (inode.attr.ctime, inode.attr.mtime) = (ctime, mtime);
     }
     let change = std::mem::replace(

@@ -1,13 +1,17 @@
 //! New FIDs. A target's sequences are `target << 32 | n`, so that a FID names
 //! its target; within a sequence `oid` counts up. A mark on flash is raised
 //! ahead of use, so that a crash never gives a FID twice (F9): what lay below
-//! the mark and was not used is lost, which costs nothing.
+//! the mark and was not used is lost, which costs nothing. Clients are granted
+//! some to create with ahead of the box, and which is remembered on flash, so
+//! that none names a file by another's.
 
-use crate::base::{Codec, Errno, Fid, TargetId};
+use super::call::{Call, answered};
+use crate::base::{ClientId, Codec, Errno, Fid, TargetId};
 use crate::flash::Tx;
-use crate::namespace::{Need, key};
+use crate::namespace::{Bounds, Need, key};
 use crate::record;
-use crate::shard::{Shard, Target};
+use crate::shard::{Outgoing, Shard, Target};
+use crate::wire::{FidRange, FidsGranted, FidsWanted, Holds, Reply};
 use crate::world::World;
 use std::rc::Rc;
 
@@ -30,6 +34,18 @@ const CHUNK: u32 = 65_536;
 /// The root has oid 1 of sequence 1; others follow.
 const FIRST: Mark = Mark { n: 1, oid: 2 };
 
+/// Most that a client is granted at a time.
+const GRANT_MAX: u32 = 4096;
+/// Grants of a client that are remembered: it uses them up in order, and has
+/// asked for the next by the time.
+const GRANTS_MAX: usize = 8;
+
+record! {
+    /// What one client was granted last, oldest first.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Grants { pub ranges: Vec<FidRange> }
+}
+
 /// The root of a target.
 #[must_use]
 pub fn root(target: TargetId) -> Fid {
@@ -46,19 +62,13 @@ fn sequence(target: TargetId, n: u32) -> u64 {
     u64::from(target.0) << 32 | u64::from(n)
 }
 
-/// The inode number of a file born here (N12): marked by bit 62, which no
-/// origin of today sets, and below 2^63 for those who take it as signed.
-pub fn number(fid: Fid) -> u64 {
-    1 << 62 | (fid.seq & 0x3fff_ffff) << 32 | u64::from(fid.oid)
-}
-
 /// The next FID and its inode number, without taking it.
 pub fn next<W: World>(shard: &Shard<W>, target: &Target) -> Result<(Fid, u64), Need> {
     let fids = shard.meta.fids.borrow();
     match fids.get(&target.id) {
         Some(stock) if stock.next < stock.end => {
             let fid = Fid::new(sequence(target.id, stock.n), stock.next);
-            Ok((fid, number(fid)))
+            Ok((fid, fid.born_ino()))
         }
         _ => Err(Need::Fids),
     }
@@ -108,4 +118,68 @@ pub async fn reserve<W: World>(shard: &Rc<Shard<W>>, target: &Target) -> Result<
         *held = stock;
     }
     Ok(())
+}
+
+/// Grants FIDs to a client, and remembers that on flash before it says so (F9).
+pub async fn grant<W: World>(call: &Call<'_, W>, wanted: &FidsWanted) -> Result<Outgoing, Errno> {
+    let (shard, target, client) = (call.shard, &call.target, call.incoming.client);
+    let mut grants = grants(shard, client).await?;
+    let range = loop {
+        match take(shard, target, wanted.count.clamp(1, GRANT_MAX)) {
+            Some(range) => break range,
+            None => reserve(shard, target).await?,
+        }
+    };
+    grants.ranges.push(range);
+    let extra = grants.ranges.len().saturating_sub(GRANTS_MAX);
+    grants.ranges.drain(..extra);
+    let mut tx = Tx::default();
+    tx.put(key::fids(client), grants.to_vec());
+    let lsn = shard.apply(tx)?;
+    shard.flash.commit(lsn).await?;
+    let holds = holds(&call.bounds);
+    Ok(answered(Reply::Fids(FidsGranted { range, holds })))
+}
+
+fn holds(bounds: &Bounds) -> Holds {
+    Holds {
+        read_only: bounds.read_only,
+        name_max: u32::try_from(bounds.name_max).unwrap_or(u32::MAX),
+        link_max: bounds.link_max,
+        file_size_max: bounds.file_size_max,
+        owners: bounds.owners,
+        special_files: bounds.special_files,
+        symlinks: bounds.symlinks,
+        hard_links: bounds.hard_links,
+        xattrs: bounds.xattrs,
+        acls: bounds.acls,
+    }
+}
+
+fn take<W: World>(shard: &Shard<W>, target: &Target, count: u32) -> Option<FidRange> {
+    let mut fids = shard.meta.fids.borrow_mut();
+    let stock = fids.get_mut(&target.id).filter(|s| s.next < s.end)?;
+    let range = FidRange {
+        seq: sequence(target.id, stock.n),
+        first: stock.next,
+        count: count.min(stock.end - stock.next),
+    };
+    stock.next += range.count;
+    Some(range)
+}
+
+async fn grants<W: World>(shard: &Shard<W>, client: ClientId) -> Result<Grants, Errno> {
+    match shard.flash.get(&key::fids(client)).await? {
+        Some(bytes) => Grants::from_slice(&bytes).map_err(|_| Errno::EIO),
+        None => Ok(Grants::default()),
+    }
+}
+
+/// EINVAL for a FID that the client was not granted.
+pub async fn check_granted<W: World>(call: &Call<'_, W>, fid: Fid) -> Result<(), Errno> {
+    let grants = grants(call.shard, call.incoming.client).await?;
+    match grants.ranges.iter().any(|range| range.contains(fid)) {
+        true => Ok(()),
+        false => Err(Errno::EINVAL),
+    }
 }

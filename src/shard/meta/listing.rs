@@ -5,10 +5,11 @@
 use super::call::{Call, answered};
 use super::{opens, shown};
 use crate::base::limits::BODY_MAX;
-use crate::base::{Codec, Errno, Fid};
+use crate::base::{Bits, Codec, Errno, Fid};
 use crate::namespace::record::flag;
 use crate::namespace::{Dirent, Inode, Need, Stop, View, access, entry, key};
 use crate::shard::Outgoing;
+use crate::shard::locks::Touch;
 use crate::wire::Reply;
 use crate::wire::locks::Of;
 use crate::wire::op::{self, DirEntry, Listing};
@@ -56,6 +57,7 @@ fn listable<W: World>(
     view: &super::FlashView<'_, W>,
     fid: Fid,
 ) -> Result<Inode, Stop> {
+    call.touch([Touch::see(fid, Bits::ATTRS)])?;
     let dir = entry::directory(view, fid)?;
     if !opens::holds(call.export, fid) {
         access::check(view, &call.bounds, &call.caller, fid, &dir, access::READ)?;
@@ -124,19 +126,23 @@ async fn shown_as<W: World>(
                 let Some(now) = slot.filter(|s| s.name == dirent.name && !s.fid.is_none()) else {
                     return Ok(None);
                 };
-                let inode = view.inode(now.fid)?;
-                if inode.is_some() {
+                let Some(inode) = view.inode(now.fid)? else {
+                    return Ok(None);
+                };
+                // A listing waits for nobody; who wants to know looks it up.
+                let is_theirs = call.is_anothers(now.fid);
+                if !is_theirs {
                     call.grant_entry(nth, now.fid);
                 }
-                Ok(inode.map(|inode| (now, inode)))
+                Ok(Some((now, (!is_theirs).then_some(inode.attr))))
             })
             .await?;
-        let Some((now, inode)) = found else {
+        let Some((now, seen)) = found else {
             return Ok(None);
         };
         dirent = now;
         shown::settle(call.shard, call.incoming, dirent.fid).await?;
-        attr = Some(inode.attr);
+        attr = seen;
     }
     Ok(Some(DirEntry {
         name: dirent.name,

@@ -35,7 +35,7 @@ pub use call::{Call, answered, entry};
 pub(in crate::shard) use decide::applied as decided;
 pub(in crate::shard) use decide::{data_stop, stage_into};
 pub use decide::{decide, stage};
-pub use fids::root;
+pub use fids::{grant as grant_fids, root};
 pub use listing::readdir;
 pub use names::{create, link, lookup, readlink, rename, unlink};
 pub use opens::{close, close_all, may_use, open, opened, reap_orphans, reopen};

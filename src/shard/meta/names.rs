@@ -1,14 +1,15 @@
 //! Handlers of operations on names.
 
 use super::call::{Call, answered, done, entry, entry_of};
-use super::{FlashView, opens, shown};
+use super::{FlashView, fids, opens, shown};
 use crate::base::codec::Bytes;
-use crate::base::{Errno, FileKind};
+use crate::base::{Bits, Errno, FileKind};
 use crate::namespace::create::{self, Created, New};
 use crate::namespace::{
     Stop, View, entry as entries, link as links, rename as renames, unlink as unlinks,
 };
 use crate::shard::Outgoing;
+use crate::shard::locks::Touch;
 use crate::wire::Reply;
 use crate::wire::locks::Of;
 use crate::wire::op::{self, Blob};
@@ -18,12 +19,14 @@ pub async fn lookup<W: World>(call: &Call<'_, W>, op: &op::Named) -> Result<Outg
     let (parent, name) = (op.parent, &op.name);
     let (fid, inode) = call
         .decide(|view| {
+            call.touch([Touch::see(parent, Bits::ATTRS)])?;
             let found = entries::lookup(view, call.ctx(), parent, name);
             if found == Err(Stop::Refused(Errno::ENOENT)) {
                 call.grant(Of::Parent, parent);
             }
             let fid = found?;
             let inode = call.inode(view, fid)?;
+            call.touch([Touch::see(fid, Bits::LOOKUP.with(Bits::ATTRS))])?;
             call.grant(Of::Object, fid);
             call.grant(Of::Parent, parent);
             Ok((fid, inode))
@@ -53,6 +56,9 @@ pub async fn create<W: World>(call: &Call<'_, W>, op: &op::Create) -> Result<Out
     let given = call.given();
     if let Some(fid) = given {
         call.check_fid(fid)?;
+        if !call.is_replay() {
+            fids::check_granted(call, fid).await?;
+        }
     }
     let made = call
         .decide(|view| match create::create(view, call.ctx(), &new)? {
@@ -65,6 +71,7 @@ pub async fn create<W: World>(call: &Call<'_, W>, op: &op::Create) -> Result<Out
                     opens::note(call.shard, call.export, op.open, (fid, op.flags));
                 }
                 call.grant(Of::Object, fid);
+                call.grant(Of::Parent, op.parent);
                 Ok(Ok(out))
             }
             Created::There(fid) => Ok(Err(fid)),
@@ -76,6 +83,7 @@ pub async fn create<W: World>(call: &Call<'_, W>, op: &op::Create) -> Result<Out
         Err(fid) => {
             let shown = |view: &FlashView<'_, W>| {
                 let inode = call.inode(view, fid)?;
+                call.touch([Touch::see(fid, Bits::ATTRS)])?;
                 call.grant(Of::Object, fid);
                 Ok(inode)
             };
@@ -103,7 +111,9 @@ pub async fn link<W: World>(call: &Call<'_, W>, op: &op::Link) -> Result<Outgoin
 pub async fn unlink<W: World>(call: &Call<'_, W>, op: &op::Unlink) -> Result<Outgoing, Errno> {
     call.decide(|view| {
         let change = unlinks::unlink(view, call.ctx(), op.parent, &op.name, op.dir)?;
-        call.seal(change, |_| done())
+        let out = call.seal(change, |_| done())?;
+        call.grant(Of::Parent, op.parent);
+        Ok(out)
     })
     .await
 }

@@ -6,10 +6,11 @@
 use super::call::{Call, answered, done, entry, entry_of};
 use super::decide::own;
 use super::{fids, shown};
-use crate::base::{Errno, Fid, FileKind, OpenId, SetAttr, TargetId};
+use crate::base::{Bits, Errno, Fid, FileKind, OpenId, SetAttr, TargetId};
 use crate::namespace::key::{self, table};
 use crate::namespace::setattr::{Held, setattr};
 use crate::namespace::{Caller, Ctx, Inode, Stop, access, unlink};
+use crate::shard::locks::Touch;
 use crate::shard::session::Export;
 use crate::shard::{Outgoing, Shard};
 use crate::wire::locks::Of;
@@ -43,6 +44,7 @@ pub(super) async fn open_file<W: World>(
     let out = call
         .decide(|view| {
             let inode = call.inode(view, fid)?;
+            call.touch([Touch::see(fid, Bits::ATTRS)])?;
             may_open(call, view, fid, &inode, flags)?;
             let truncates = flags & TRUNC != 0 && inode.attr.kind == FileKind::Regular;
             let out = if truncates {

@@ -71,7 +71,7 @@ impl<W: World> View for FlashView<'_, W> {
     }
     fn fresh(&self) -> Result<(Fid, u64), Need> {
         match self.given {
-            Some(fid) => Ok((fid, fids::number(fid))),
+            Some(fid) => Ok((fid, fid.born_ino())),
             None => fids::next(self.shard, self.target),
         }
     }

@@ -2,20 +2,29 @@
 
 use super::call::{Call, answered, done};
 use super::shown;
-use crate::base::Errno;
 use crate::base::codec::Bytes;
+use crate::base::{Bits, Errno, Fid};
 use crate::namespace::xattr;
 use crate::shard::Outgoing;
+use crate::shard::locks::Touch;
 use crate::wire::Reply;
 use crate::wire::op::{self, Blob};
 use crate::world::World;
+
+/// An ACL is shown as an xattr.
+fn seen(fid: Fid) -> Touch {
+    Touch::see(fid, Bits::XATTR.with(Bits::PERM))
+}
 
 pub async fn xattr_get<W: World>(
     call: &Call<'_, W>,
     op: &op::XattrName,
 ) -> Result<Outgoing, Errno> {
     let value = call
-        .decide(|view| xattr::get(view, call.ctx(), op.fid, &op.name.0))
+        .decide(|view| {
+            call.touch([seen(op.fid)])?;
+            xattr::get(view, call.ctx(), op.fid, &op.name.0)
+        })
         .await?;
     shown::settle(call.shard, call.incoming, op.fid).await?;
     let bytes = Bytes(value.to_vec());
@@ -24,7 +33,10 @@ pub async fn xattr_get<W: World>(
 
 pub async fn xattr_list<W: World>(call: &Call<'_, W>, op: &op::OfFile) -> Result<Outgoing, Errno> {
     let names = call
-        .decide(|view| xattr::list(view, call.ctx(), op.fid))
+        .decide(|view| {
+            call.touch([seen(op.fid)])?;
+            xattr::list(view, call.ctx(), op.fid)
+        })
         .await?;
     shown::settle(call.shard, call.incoming, op.fid).await?;
     let bytes = Bytes(names);

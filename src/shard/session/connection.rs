@@ -260,6 +260,10 @@ impl<W: World, H: Handler<W>> Connection<W, H> {
     fn start(&self, incoming: Incoming) {
         let reserved = reply_bytes(&incoming.request);
         self.link.reserve(reserved);
+        let flags = match self.export.has(Features::ORDER) {
+            true => incoming.head.flags,
+            false => 0,
+        };
         let asked = Asked {
             incoming,
             link: Rc::clone(&self.link),
@@ -271,7 +275,18 @@ impl<W: World, H: Handler<W>> Connection<W, H> {
             Rc::clone(&self.export),
             asked,
         );
-        self.shard.world.spawn(task);
+        let order = &self.export.state.order;
+        if flags & flags::ORDERED != 0 {
+            order.push(&self.shard.world, task);
+        } else if flags & flags::AFTER != 0 {
+            let passed = order.passed();
+            self.shard.world.spawn(async move {
+                passed.await;
+                task.await;
+            });
+        } else {
+            self.shard.world.spawn(task);
+        }
     }
 
     /// A replay runs in the stream's order and, among all clients, in its turn.

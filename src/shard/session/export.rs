@@ -1,5 +1,6 @@
 //! The shard's state for one client, over all its connections.
 
+use super::order::Order;
 use super::slots::{Answer, Slots};
 use super::{CREDS_MAX, ClientInfo, GROUPS_MAX, record::ClientRecord};
 use crate::base::{ClientId, Fid, Lsn, Mono, OpenId, Tag, TargetId, Time, Transno, Xid};
@@ -44,6 +45,7 @@ pub(super) struct State {
     /// The connection in use.
     pub link: RefCell<Option<Rc<dyn Link>>>,
     pub slots: RefCell<Slots>,
+    pub order: Rc<Order>,
     pub heard: Cell<Mono>,
     /// May still replay.
     pub recovering: Cell<bool>,
@@ -195,6 +197,7 @@ impl State {
             lease: Cell::default(),
             link: RefCell::default(),
             slots: RefCell::new(Slots::new(tags)),
+            order: Rc::default(),
             heard: Cell::default(),
             recovering: Cell::new(false),
             ended: Cell::new(false),

@@ -189,6 +189,7 @@ async fn forget<W: World>(shard: &Rc<Shard<W>>, client: ClientId) -> Result<(), 
     }
     let mut tx = Tx::default();
     tx.delete(key::client(client));
+    tx.delete(key::fids(client));
     for (key, _) in replies {
         tx.delete(key);
     }

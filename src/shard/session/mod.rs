@@ -18,12 +18,14 @@ mod connect;
 mod connection;
 mod export;
 mod keeper;
+mod order;
 mod record;
 mod recovery;
 mod request;
 mod slots;
 
 pub use export::{Cred, Export};
+pub use order::time_of;
 pub use record::{ClientRecord, ReplyRecord};
 pub use request::{Dispatch, Handler, tell};
 

@@ -190,7 +190,7 @@ async fn execute<W: World, H: Handler<W>>(
     incoming: &Incoming,
 ) -> Outgoing {
     shard.sessions.gate().await;
-    let is_replayable = is_replayable(&incoming.request);
+    let is_replayable = is_replayable(incoming);
     // A client with locks is waited for after a restart, as one with unstable
     // changes is: others must not change what it still believes.
     let is_waited_for = is_replayable || !incoming.asked.wants.is_empty();
@@ -221,15 +221,21 @@ fn failed(errno: Errno) -> Outgoing {
 /// Changes that are answered before they are on flash: until then the client
 /// keeps them, and replays them to a box that lost them. A replay does the same
 /// again: it says where a write went, and which FID a new file was given.
-fn is_replayable(request: &Request) -> bool {
-    matches!(
-        request,
+///
+/// One that the client answered ahead says when it was, too, which is what a
+/// change of attributes lacks else.
+fn is_replayable(incoming: &Incoming) -> bool {
+    match &incoming.request {
         Request::Write(_)
-            | Request::Create(_)
-            | Request::Link(_)
-            | Request::Unlink(_)
-            | Request::Rename(_)
-    )
+        | Request::Create(_)
+        | Request::Link(_)
+        | Request::Unlink(_)
+        | Request::Rename(_) => true,
+        Request::Setattr(_) | Request::XattrSet(_) | Request::XattrRemove(_) => {
+            incoming.head.flags & flags::ORDERED != 0
+        }
+        _ => false,
+    }
 }
 
 /// Waits until what the answer promises is stable: what is not replayed, what
@@ -249,7 +255,7 @@ async fn settle<W: World>(
     match &incoming.request {
         Request::Fsync(_) => shard.flash.commit(last.get()).await,
         _ if !is_change => Ok(()),
-        request if is_replayable(request) && !shard.meta.is_mixed(outgoing.transno) => {
+        request if is_replayable(incoming) && !shard.meta.is_mixed(outgoing.transno) => {
             note_unstable(shard, export, outgoing);
             let is_behind = shard.flash.uncommitted() > UNCOMMITTED_MAX;
             if is_behind && !matches!(request, Request::Write(_)) {

@@ -168,7 +168,15 @@ impl Front<'_> {
         loop {
             let mut inode = self.inode(fid).await;
             let mut tx = Tx::default();
-            match data::write(self.0, &mut tx, fid, &mut inode, offset, &slice) {
+            match data::write(
+                self.0,
+                &mut tx,
+                fid,
+                &mut inode,
+                self.0.world.wall(),
+                offset,
+                &slice,
+            ) {
                 Ok(()) => {}
                 Err(Errno::EAGAIN) => {
                     data::load(self.0, fid).await?;

@@ -76,19 +76,32 @@ async fn step(bench: &Rc<Bench>, want: &mut Vec<u8>, op: &Op, background: bool) 
             want[at..end].copy_from_slice(&bytes);
         }
         Op::Truncate(size) => {
-            let cut = |tx: &mut Tx, inode: &mut Inode| truncate(shard, tx, FID, inode, size);
+            let cut = |tx: &mut Tx, inode: &mut Inode| {
+                truncate(shard, tx, FID, inode, shard.world.wall(), size)
+            };
             bench.mutate(cut).await.unwrap();
             want.resize(size as usize, 0);
         }
         Op::Punch(at, len) => {
-            let hole = |tx: &mut Tx, inode: &mut Inode| punch(shard, tx, FID, inode, at..at + len);
+            let hole = |tx: &mut Tx, inode: &mut Inode| {
+                punch(shard, tx, FID, inode, shard.world.wall(), at..at + len)
+            };
             bench.mutate(hole).await.unwrap();
             let end = want.len().min((at + len) as usize);
             want[end.min(at as usize)..end].fill(0);
         }
         Op::Zero(at, len, keep) => {
-            let zeros =
-                |tx: &mut Tx, inode: &mut Inode| zero(shard, tx, FID, inode, at..at + len, keep);
+            let zeros = |tx: &mut Tx, inode: &mut Inode| {
+                zero(
+                    shard,
+                    tx,
+                    FID,
+                    inode,
+                    shard.world.wall(),
+                    at..at + len,
+                    keep,
+                )
+            };
             bench.mutate(zeros).await.unwrap();
             if !keep {
                 want.resize(want.len().max((at + len) as usize), 0);
@@ -124,7 +137,15 @@ async fn step(bench: &Rc<Bench>, want: &mut Vec<u8>, op: &Op, background: bool) 
             let (mut tx, mut inode) = (Tx::default(), bench.inode().await);
             let bytes = Slice::from(vec![0xee; len]);
             // Whether there is room does not matter: it is given up.
-            let _ = write(shard, &mut tx, FID, &mut inode, at, &bytes);
+            let _ = write(
+                shard,
+                &mut tx,
+                FID,
+                &mut inode,
+                shard.world.wall(),
+                at,
+                &bytes,
+            );
         }
         Op::Seek(at) => {
             for hole in [false, true] {

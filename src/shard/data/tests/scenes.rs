@@ -40,7 +40,9 @@ fn what_was_cut_off_stays_away() {
     bench.sim.run(async {
         let cut = |size| {
             let shard = Rc::clone(&bench.shard);
-            move |tx: &mut Tx, inode: &mut Inode| truncate(&shard, tx, FID, inode, size)
+            move |tx: &mut Tx, inode: &mut Inode| {
+                truncate(&shard, tx, FID, inode, shard.world.wall(), size)
+            }
         };
         bench.mutate(cut(1000)).await.unwrap();
         bench.mutate(cut(8000)).await.unwrap();
@@ -87,7 +89,16 @@ fn a_late_answer_fills_only_what_nothing_changed() {
                 .await
                 .unwrap();
             bench
-                .mutate(|tx, inode| punch(&bench.shard, tx, FID, inode, 50_000..60_000))
+                .mutate(|tx, inode| {
+                    punch(
+                        &bench.shard,
+                        tx,
+                        FID,
+                        inode,
+                        bench.shard.world.wall(),
+                        50_000..60_000,
+                    )
+                })
                 .await
                 .unwrap();
             want[50_000..60_000].fill(0);
@@ -186,7 +197,16 @@ fn a_transaction_that_is_given_up_leaves_no_trace() {
         bench.write(0, &[1; 100]).await;
         let (mut tx, mut inode) = (Tx::default(), bench.inode().await);
         let junk = Slice::from(vec![9; 50_000]);
-        write(&bench.shard, &mut tx, FID, &mut inode, 0, &junk).unwrap();
+        write(
+            &bench.shard,
+            &mut tx,
+            FID,
+            &mut inode,
+            bench.shard.world.wall(),
+            0,
+            &junk,
+        )
+        .unwrap();
         drop(tx);
         let mut want = bytes.clone();
         want[..100].fill(1);
@@ -228,7 +248,15 @@ fn a_flash_full_of_dirty_bytes_says_so() {
         let mut written = 0;
         let full = loop {
             let put = |tx: &mut Tx, inode: &mut Inode| {
-                write(&bench.shard, tx, FID, inode, written << 20, &block)
+                write(
+                    &bench.shard,
+                    tx,
+                    FID,
+                    inode,
+                    bench.shard.world.wall(),
+                    written << 20,
+                    &block,
+                )
             };
             match bench.mutate(put).await {
                 Ok(()) => written += 1,
@@ -275,7 +303,7 @@ fn holes_and_data_are_told_apart() {
         assert_eq!(seek(shard, FID, 100_010, true).await, Err(Errno::ENXIO));
         assert_eq!(bench.inode().await.attr.blocks, 16 + 8);
         bench
-            .mutate(|tx, inode| zero(shard, tx, FID, inode, 0..200_000, false))
+            .mutate(|tx, inode| zero(shard, tx, FID, inode, shard.world.wall(), 0..200_000, false))
             .await
             .unwrap();
         assert_eq!(seek(shard, FID, 0, false).await, Err(Errno::ENXIO));
@@ -315,7 +343,9 @@ fn many_small_extents_are_no_obstacle() {
             bench.write(i * 600, &[3; 500]).await;
         }
         let shard = &bench.shard;
-        let cut = |tx: &mut Tx, inode: &mut Inode| truncate(shard, tx, FID, inode, 600 * 2500);
+        let cut = |tx: &mut Tx, inode: &mut Inode| {
+            truncate(shard, tx, FID, inode, shard.world.wall(), 600 * 2500)
+        };
         bench.mutate(cut).await.unwrap();
         assert_eq!(bench.shard.data.dirty_bytes(), 2500 * 500);
         let mut passes = 1;

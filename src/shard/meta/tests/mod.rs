@@ -258,7 +258,7 @@ fn incoming(xid: u64, cred: u32, request: Request) -> Incoming {
             deadline_ms: 0,
             trace: 0,
             abandoned: Xid(0),
-            reserved: 0,
+            at: 0,
         },
         asked: Default::default(),
         granted: Default::default(),

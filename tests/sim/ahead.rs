@@ -1,0 +1,235 @@
+//! Changes that a client answers ahead of the box (L4, L7, L9, L10): others see
+//! all of them, whatever dies meanwhile, and what is lost is told.
+
+use forebay::base::codec::Bytes;
+use forebay::base::{Fid, FileKind, Name, OpenId, SetAttr, Slice};
+use forebay::client::{CallError, Client, Context};
+use forebay::sim::SimWorld;
+use forebay::sim::cluster::BOX;
+use forebay::sim::{Cluster, Faults};
+use forebay::wire::op::{self, Intent};
+use forebay::wire::{Reply, Request};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+type Tree = BTreeMap<String, Vec<u8>>;
+
+fn name(s: &str) -> Name {
+    Name::new(s.as_bytes()).expect("a name")
+}
+
+async fn ask(c: &Client<SimWorld>, request: Request) -> Result<Reply, CallError> {
+    Ok(c.call(&Context::of(0, 0), request, None).await?.0)
+}
+
+async fn make(c: &Client<SimWorld>, dir: Fid, what: &str, kind: FileKind) -> Fid {
+    let request = Request::Create(op::Create {
+        parent: dir,
+        name: Some(name(what)),
+        kind,
+        mode: 0o755,
+        rdev: 0,
+        link: Bytes::default(),
+        exclusive: true,
+        open: OpenId(0),
+        flags: 0,
+        fid: Fid::NONE,
+        intent: Intent::default(),
+    });
+    match ask(c, request).await {
+        Ok(Reply::Entry(entry)) => entry.fid,
+        other => panic!("create {what}: {other:?}"),
+    }
+}
+
+async fn write(c: &Client<SimWorld>, fid: Fid, bytes: &[u8]) {
+    let request = Request::Write(op::Write {
+        fid,
+        open: OpenId(0),
+        offset: 0,
+        append: true,
+    });
+    let me = Context::of(0, 0);
+    let done = c.call(&me, request, Some(Slice::from(bytes.to_vec())));
+    done.await.expect("written");
+}
+
+async fn rename(c: &Client<SimWorld>, dir: Fid, from: &str, to: &str) {
+    let request = Request::Rename(op::Rename {
+        from: dir,
+        from_name: name(from),
+        to: dir,
+        to_name: name(to),
+        flags: 0,
+    });
+    ask(c, request).await.expect("renamed");
+}
+
+async fn unlink(c: &Client<SimWorld>, dir: Fid, what: &str) {
+    let request = Request::Unlink(op::Unlink {
+        parent: dir,
+        name: name(what),
+        dir: false,
+    });
+    ask(c, request).await.expect("removed");
+}
+
+async fn chmod(c: &Client<SimWorld>, fid: Fid, mode: u32) {
+    let set = SetAttr {
+        mode: Some(mode),
+        ..SetAttr::default()
+    };
+    let request = Request::Setattr(op::Setattr { fid, set });
+    ask(c, request).await.expect("changed");
+}
+
+/// Makes files in directories below `at`, as tar does, with some to and fro.
+async fn unpack(c: &Client<SimWorld>, at: Fid, files: usize) -> Tree {
+    let mut tree = Tree::new();
+    for d in 0..files.div_ceil(8) {
+        let dir = make(c, at, &format!("d{d}"), FileKind::Directory).await;
+        for f in 0..8.min(files - d * 8) {
+            let path = format!("d{d}/f{f}");
+            let file = make(c, dir, "part", FileKind::Regular).await;
+            write(c, file, path.as_bytes()).await;
+            chmod(c, file, 0o640).await;
+            rename(c, dir, "part", &format!("f{f}")).await;
+            write(c, file, b" twice").await;
+            let spare = make(c, dir, "spare", FileKind::Regular).await;
+            write(c, spare, b"gone").await;
+            unlink(c, dir, "spare").await;
+            tree.insert(path.clone(), format!("{path} twice").into_bytes());
+        }
+    }
+    tree
+}
+
+/// What another client finds.
+async fn found(c: &Client<SimWorld>, at: &str) -> Tree {
+    let root = c.at_root(Context::of(0, 0));
+    let top = root.walk(at).await.expect("there");
+    let mut tree = Tree::new();
+    for dir in top.list().await.expect("listed") {
+        let dir_name = String::from_utf8_lossy(dir.name.as_bytes()).into_owned();
+        let below = top.walk(&dir_name).await.expect("there");
+        for file in below.list().await.expect("listed") {
+            let what = String::from_utf8_lossy(file.name.as_bytes()).into_owned();
+            let (open, attr) = below.open(&what).await.expect("open");
+            let len = u32::try_from(attr.size).expect("small");
+            let bytes = below.read(open, 0, len.max(1)).await.expect("read");
+            below.close(open).await.expect("closed");
+            tree.insert(format!("{dir_name}/{what}"), bytes.to_vec());
+        }
+    }
+    tree
+}
+
+/// A directory that the client has to itself.
+async fn own(c: &Client<SimWorld>) -> Fid {
+    let dir = make(c, c.root(), "own", FileKind::Directory).await;
+    let before = c.counters().ahead;
+    for n in 0.. {
+        make(c, dir, &format!("d9{n}"), FileKind::Directory).await;
+        if c.counters().ahead > before {
+            break;
+        }
+    }
+    dir
+}
+
+#[test]
+fn who_is_alone_is_answered_ahead_and_others_see_it_all() {
+    let cluster = Cluster::new(1);
+    cluster.run(async {
+        cluster.start();
+        let a = cluster.client("a").await.unwrap().client;
+        let b = cluster.client("b").await.unwrap().client;
+        let dir = own(&a).await;
+        let before = a.counters();
+        let tree = unpack(&a, dir, 64).await;
+        let after = a.counters();
+        let ahead = after.ahead - before.ahead;
+        assert!(
+            ahead >= 64 * 8,
+            "{ahead} of the changes were answered ahead"
+        );
+        assert_eq!(found(&b, "own").await, tree);
+        assert_eq!(found(&a, "own").await, tree);
+        assert!(a.take_lost().is_empty());
+    });
+}
+
+#[test]
+fn a_crash_of_the_box_costs_nothing_that_was_answered_l4() {
+    for seed in 0..40 {
+        let cluster = Cluster::new(seed);
+        cluster.run(async {
+            cluster.start();
+            let a = cluster.client("a").await.unwrap().client;
+            let b = cluster.client("b").await.unwrap().client;
+            let dir = own(&a).await;
+            let sim = &cluster.sim;
+            let crash = async {
+                sim.sleep(Duration::from_micros(300 * (1 + seed))).await;
+                cluster.crash();
+                sim.sleep(Duration::from_millis(seed * 7)).await;
+                cluster.start();
+            };
+            let (tree, ()) = futures_join(unpack(&a, dir, 40), crash).await;
+            assert_eq!(found(&b, "own").await, tree, "seed {seed}");
+            assert!(a.take_lost().is_empty(), "seed {seed}");
+        });
+    }
+}
+
+#[test]
+fn what_an_eviction_costs_is_told_l10() {
+    for seed in 0..20 {
+        let cluster = Cluster::with(seed, Faults::default());
+        cluster.run(async {
+            cluster.start();
+            let a = cluster.client("a").await.unwrap().client;
+            let b = cluster.client("b").await.unwrap().client;
+            let dir = own(&a).await;
+            unpack(&a, dir, 8).await;
+            // All of that is on flash, and the client knows.
+            a.settle().await;
+            cluster.sim.partition("a", BOX);
+            let more = make(&a, dir, "d5", FileKind::Directory).await;
+            make(&a, more, "f", FileKind::Regular).await;
+            cluster.sim.sleep(Duration::from_secs(60)).await;
+            cluster.sim.heal();
+            let seen = found(&b, "own").await;
+            assert!(!seen.contains_key("d5/f"), "seed {seed}");
+            // It learns of it by its next call.
+            let _ = ask(&a, Request::Ping(op::Empty {})).await;
+            let lost = a.take_lost();
+            assert_eq!(lost.len(), 2, "seed {seed}: {lost:?}");
+            assert_eq!(found(&a, "own").await, seen, "seed {seed}");
+        });
+    }
+}
+
+/// Both, at once.
+async fn futures_join<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> (A, B) {
+    let mut a = std::pin::pin!(a);
+    let mut b = std::pin::pin!(b);
+    let (mut x, mut y) = (None, None);
+    std::future::poll_fn(move |cx| {
+        if x.is_none()
+            && let std::task::Poll::Ready(v) = a.as_mut().poll(cx)
+        {
+            x = Some(v);
+        }
+        if y.is_none()
+            && let std::task::Poll::Ready(v) = b.as_mut().poll(cx)
+        {
+            y = Some(v);
+        }
+        match (x.is_some(), y.is_some()) {
+            (true, true) => std::task::Poll::Ready((x.take().unwrap(), y.take().unwrap())),
+            _ => std::task::Poll::Pending,
+        }
+    })
+    .await
+}
