@@ -2,14 +2,15 @@
 //! to the client and its answer to the kernel.
 
 use super::abi::flag::{init, read};
-use super::abi::input::InHeader;
+use super::abi::input::{InHeader, InitIn};
 use super::abi::parse::Op;
 use super::callers::Callers;
 use super::device::{Device, Message};
 use super::dirs::Dirs;
 use super::kept::Kept;
+use super::kernel::Kernel;
 use super::nodes::{Node, Nodes};
-use super::notices::Notices;
+use super::notices::{Letter, Notices};
 use super::takeback::Taker;
 use super::upstream::{Answer, Export, Interrupt, Upstream};
 use crate::base::{Errno, Slice};
@@ -23,10 +24,10 @@ use std::rc::{Rc, Weak};
 
 /// One mount: what the kernel knows of it, and who answers for it. Lives on
 /// the mount's one thread; no borrow of a cell is held over an await.
-pub struct Session<W: World, U: Upstream> {
+pub struct Session<W: World, U: Upstream, K: Kernel = Device> {
     pub(super) world: W,
     pub(super) upstream: U,
-    pub(super) device: Device,
+    pub(super) kernel: K,
     pub(super) export: Export,
     pub(super) nodes: RefCell<Nodes>,
     pub(super) dirs: RefCell<Dirs>,
@@ -46,7 +47,7 @@ pub struct Session<W: World, U: Upstream> {
     pub(super) notices: Notices,
     /// Whether all names can be taken back at once (Linux 6.16).
     pub(super) epochs: Cell<bool>,
-    this: Weak<Session<W, U>>,
+    this: Weak<Session<W, U, K>>,
 }
 
 /// Who sent a request, and which.
@@ -77,13 +78,13 @@ pub(super) enum Outcome {
     Silent,
 }
 
-impl<W: World, U: Upstream> Session<W, U> {
+impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     #[must_use]
-    pub fn new(world: W, upstream: U, device: Device) -> Rc<Session<W, U>> {
+    pub fn new(world: W, upstream: U, kernel: K) -> Rc<Session<W, U, K>> {
         let export = upstream.export();
         let session = Rc::new_cyclic(|this| Session {
             world,
-            device,
+            kernel,
             export,
             nodes: RefCell::new(Nodes::new(export.root)),
             dirs: RefCell::default(),
@@ -112,11 +113,11 @@ impl<W: World, U: Upstream> Session<W, U> {
 
     /// Takes in a request: at once what concerns this table alone, the rest in
     /// a task of its own.
-    pub(super) fn on_message(self: &Rc<Self>, message: Message) {
+    pub fn on_message(self: &Rc<Self>, message: Message) {
         let Message { head, op, payload } = message;
         let op = match op {
             Ok(op) => op,
-            Err(errno) => return self.answer(&head, Err(errno)),
+            Err(errno) => return self.refuse(head, errno),
         };
         match op {
             Op::Forget(list) => {
@@ -133,9 +134,20 @@ impl<W: World, U: Upstream> Session<W, U> {
                     interrupt.raise();
                 }
             }
-            Op::Init(args) => self.answer(&head, self.on_init(args)),
+            Op::Init(args) => self.init(head, args),
             op => self.start(head, op, payload),
         }
+    }
+
+    /// What waits for the agreement runs after the kernel has been told of it.
+    fn init(self: &Rc<Self>, head: InHeader, args: InitIn) {
+        let session = Rc::clone(self);
+        self.spawn(async move { session.answer(&head, session.on_init(args)).await });
+    }
+
+    fn refuse(self: &Rc<Self>, head: InHeader, errno: Errno) {
+        let session = Rc::clone(self);
+        self.spawn(async move { session.answer(&head, Err(errno)).await });
     }
 
     fn start(self: &Rc<Self>, head: InHeader, op: Op, payload: Option<Slice>) {
@@ -154,7 +166,7 @@ impl<W: World, U: Upstream> Session<W, U> {
         self.spawn(async move {
             let outcome = session.run(&origin, op, payload).await;
             session.unanswered.borrow_mut().remove(&origin.head.unique);
-            session.answer(&origin.head, outcome);
+            session.answer(&origin.head, outcome).await;
             if is_fill {
                 session.filled(origin.head.nodeid, origin.head.unique);
             }
@@ -172,6 +184,12 @@ impl<W: World, U: Upstream> Session<W, U> {
         let pages = &mut self.kept.borrow_mut().pages;
         pages.begin(nodeid, unique, args.offset, args.size, from.begun);
         true
+    }
+
+    /// What the kernel is to be told next where it may make the teller wait:
+    /// each notice goes in a context of its own (C3). Never ends.
+    pub async fn next_notice(&self) -> Option<Letter> {
+        self.notices.next().await
     }
 
     /// Requests that the kernel waits for.
@@ -230,16 +248,16 @@ impl<W: World, U: Upstream> Session<W, U> {
         }
     }
 
-    fn answer(&self, head: &InHeader, outcome: Result<Outcome, Errno>) {
+    async fn answer(&self, head: &InHeader, outcome: Result<Outcome, Errno>) {
         let sent = match &outcome {
             Ok(Outcome::Silent) => Ok(()),
-            Ok(Outcome::Done) => self.device.reply(head.unique, &[]),
-            Ok(Outcome::Bytes(bytes)) => self.device.reply(head.unique, &[bytes]),
+            Ok(Outcome::Done) => self.kernel.reply(head.unique, &[]).await,
+            Ok(Outcome::Bytes(bytes)) => self.kernel.reply(head.unique, &[bytes]).await,
             Ok(Outcome::Data(parts)) => {
                 let parts: Vec<&[u8]> = parts.iter().map(|p| &p[..]).collect();
-                self.device.reply(head.unique, &parts)
+                self.kernel.reply(head.unique, &parts).await
             }
-            Err(errno) => self.device.refuse(head.unique, *errno),
+            Err(errno) => self.kernel.refuse(head.unique, *errno).await,
         };
         match sent {
             // ENOENT: the connection was aborted and the request with it; the

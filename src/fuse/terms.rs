@@ -7,6 +7,7 @@ use super::abi::notify::Notice;
 use super::abi::output::{EntryOut, OpenOut, Validity};
 use super::kept::end_of;
 use super::kept::names::Turn;
+use super::kernel::Kernel;
 use super::session::{Origin, Session};
 use super::upstream::Upstream;
 use crate::base::{Attr, Bits, Codec, Extent, Fid, Name, OpenId};
@@ -24,7 +25,7 @@ pub(super) struct At<'a> {
     pub listing: Option<Turn>,
 }
 
-impl<W: World, U: Upstream> Session<W, U> {
+impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     /// What may be believed of `fid` on the word of an answer that was asked
     /// for at `begun`, in the order of takings.
     pub(super) fn terms(&self, begun: u64, fid: Fid) -> Terms {
@@ -103,7 +104,7 @@ impl<W: World, U: Upstream> Session<W, U> {
     pub(super) fn links_changed(&self, nodeid: u64) {
         if self.kept.borrow().has_attrs(nodeid, self.world.now()) {
             // Whatever it says: it asks again when they expire.
-            let _ = self.device.tell(&Notice::Attributes { nodeid });
+            let _ = self.kernel.tell(&Notice::Attributes { nodeid });
         }
     }
 

@@ -10,13 +10,14 @@ use crate::fuse::abi::flag::SETXATTR_ACL_KILL_SGID;
 use crate::fuse::abi::input::SetxattrIn;
 use crate::fuse::abi::output::{GetxattrOut, StatfsOut};
 use crate::fuse::abi::parse::Op;
+use crate::fuse::kernel::Kernel;
 use crate::fuse::session::{Origin, Outcome, Session};
 use crate::fuse::upstream::Upstream;
 use crate::wire::op::{Intent, OfFile, Setattr, StatfsReply, XattrName, XattrSet};
 use crate::wire::{Reply, Request, head};
 use crate::world::World;
 
-impl<W: World, U: Upstream> Session<W, U> {
+impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     pub(super) async fn on_getattr(&self, from: &Origin, op: Op) -> Result<Outcome, Errno> {
         let fid = self.node(from.head.nodeid)?.fid;
         let entry = entry_in(self.ask(from, of_file(fid)).await?)?;

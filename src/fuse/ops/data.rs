@@ -9,6 +9,7 @@ use crate::fuse::abi::input::{
     WriteIn,
 };
 use crate::fuse::abi::output::{OffsetOut, WriteOut};
+use crate::fuse::kernel::Kernel;
 use crate::fuse::session::{Origin, Outcome, Session};
 use crate::fuse::upstream::Upstream;
 use crate::wire::op::{
@@ -18,7 +19,7 @@ use crate::wire::{Reply, Request, head};
 use crate::world::{Level, World};
 use std::rc::Rc;
 
-impl<W: World, U: Upstream> Session<W, U> {
+impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     pub(super) async fn on_open(&self, from: &Origin, args: OpenIn) -> Result<Outcome, Errno> {
         let fid = self.node(from.head.nodeid)?.fid;
         let open = self.upstream.next_open();

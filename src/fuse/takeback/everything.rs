@@ -2,6 +2,7 @@
 
 use super::Ending;
 use crate::base::Extent;
+use crate::fuse::kernel::Kernel;
 use crate::fuse::notices::Latch;
 use crate::fuse::session::Session;
 use crate::fuse::upstream::Upstream;
@@ -9,7 +10,7 @@ use crate::world::World;
 use crate::world::sync::Semaphore;
 use std::rc::Rc;
 
-impl<W: World, U: Upstream> Session<W, U> {
+impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     pub(super) fn take_back_all(self: &Rc<Self>) -> Ending {
         let at = self.kept.borrow_mut().races.note(None);
         let latch = Rc::new(Latch::default());

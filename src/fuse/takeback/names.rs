@@ -6,6 +6,7 @@
 use super::{PAUSE_MAX, PAUSE_MIN};
 use crate::fuse::abi::notify::Notice;
 use crate::fuse::kept::names::{Held, Standing};
+use crate::fuse::kernel::Kernel;
 use crate::fuse::notices::Latch;
 use crate::fuse::session::Session;
 use crate::fuse::upstream::Upstream;
@@ -14,7 +15,7 @@ use crate::world::{Level, World};
 use std::rc::Rc;
 use std::time::Duration;
 
-impl<W: World, U: Upstream> Session<W, U> {
+impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     /// Takes back `held`, as a part of `latch`.
     pub(super) fn take_names(self: &Rc<Self>, held: Vec<Held>, latch: &Rc<Latch>) {
         let held: Vec<Held> = held.into_iter().filter(|h| self.is_believed(h)).collect();
@@ -75,7 +76,7 @@ impl<W: World, U: Upstream> Session<W, U> {
             if !self.is_believed(held) {
                 return;
             }
-            let told = self.notices.post(&notice, Some(permit));
+            let told = self.notices.post(notice.clone(), Some(permit));
             match within(&self.world, left, told.get()).await {
                 None => return,
                 Some(Ok(())) => return self.kept.borrow_mut().names.drop_held(held),
@@ -104,7 +105,7 @@ impl<W: World, U: Upstream> Session<W, U> {
 
     /// Ends all that the kernel believes of names; false if it cannot.
     pub(super) fn raise_epoch(&self) -> bool {
-        match self.device.tell(&Notice::Epoch) {
+        match self.kernel.tell(&Notice::Epoch) {
             Ok(()) => {
                 self.kept.borrow_mut().names.raise();
                 true

@@ -1,0 +1,67 @@
+//! C15: mounts in the simulated world. The session and the client are the real
+//! ones, and so is the box; the kernel is a model of Linux, with the locks that
+//! requests hold while invalidations run. What is cached must be as if it were
+//! not, and nothing may wait for itself.
+//!
+//! `FOREBAY_SEED=n` runs one seed alone; `FOREBAY_SIM_LOG=1` shows its log.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+#[path = "kernel/attrs.rs"]
+mod attrs;
+#[path = "kernel/files.rs"]
+mod files;
+#[path = "kernel/inode.rs"]
+mod inode;
+#[path = "kernel/linux.rs"]
+mod linux;
+#[path = "kernel/locks.rs"]
+mod locks;
+#[path = "kernel/mounts.rs"]
+mod mounts;
+#[path = "kernel/names.rs"]
+mod names;
+#[path = "kernel/pages.rs"]
+mod pages;
+#[path = "kernel/run.rs"]
+mod run;
+#[path = "kernel/work.rs"]
+mod work;
+
+use run::{Plan, Sum, run};
+
+fn seeds(many: u64) -> std::ops::Range<u64> {
+    match std::env::var("FOREBAY_SEED") {
+        Ok(seed) => {
+            let seed = seed.parse().expect("a number");
+            seed..seed + 1
+        }
+        Err(_) => 0..many,
+    }
+}
+
+#[test]
+fn what_kernels_keep_is_never_older_than_their_locks_c15() {
+    let mut sum = Sum::default();
+    let mut failed = Vec::new();
+    for seed in seeds(SEEDS) {
+        match run(seed, Plan::of(seed)) {
+            Ok(one) => sum.add(&one),
+            Err(why) => {
+                println!("{why}");
+                failed.push(seed);
+            }
+        }
+    }
+    println!("{sum:?}");
+    assert!(failed.is_empty(), "FOREBAY_SEED: {failed:?}");
+}
+
+#[test]
+fn a_run_repeats_exactly() {
+    for seed in 0..7 {
+        let plan = Plan::of(seed);
+        assert_eq!(run(seed, plan), run(seed, plan), "seed {seed}");
+    }
+}
+
+const SEEDS: u64 = 14;
