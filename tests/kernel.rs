@@ -64,4 +64,4 @@ fn a_run_repeats_exactly() {
     }
 }
 
-const SEEDS: u64 = 14;
+const SEEDS: u64 = 105;

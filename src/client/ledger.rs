@@ -191,7 +191,7 @@ impl Ledger {
         asking: Asking,
     ) -> Call {
         self.counters.calls += 1;
-        let urgent = matches!(request, Request::Fsync(_) | Request::Close(_));
+        let urgent = is_urgent(&request, context);
         let pending = Pending::new(context, request, payload, asking);
         if let Some(why) = self.refusal(&pending) {
             pending.finish(Err(why));
@@ -619,6 +619,7 @@ impl Ledger {
                 pending.finish(Err(CallError::Evicted));
             }
         }
+        self.lose_pages();
         self.held_bytes = 0;
         self.opens.clear();
         self.committed_seen = Transno(0);
@@ -632,6 +633,21 @@ impl Ledger {
     pub fn on_overdue(&mut self) {
         self.overdue = true;
         self.fail_waiting(&CallError::TimedOut);
+    }
+
+    /// Pages that were not sent yet are as old as the lock that is gone (C8), and
+    /// their writes are waited for by who takes the pages back.
+    fn lose_pages(&mut self) {
+        for queue in [&mut self.waiting, &mut self.urgent] {
+            queue.retain(|pending| {
+                let is_lost = is_page(&pending.context);
+                if is_lost {
+                    self.counters.lost += 1;
+                    pending.finish(Err(CallError::Evicted));
+                }
+                !is_lost
+            });
+        }
     }
 
     fn fail_waiting(&mut self, why: &CallError) {
@@ -653,6 +669,21 @@ impl Ledger {
         self.replaying.clear();
         self.held_bytes = 0;
     }
+}
+
+/// What goes ahead of calls that wait: what others wait for who hold slots
+/// themselves. A page that is written back ends a callback (C7), and a size
+/// change lets pages be written (C16).
+fn is_urgent(request: &Request, context: &Context) -> bool {
+    match request {
+        Request::Fsync(_) | Request::Close(_) => true,
+        Request::Setattr(op) => op.set.size.is_some(),
+        _ => is_page(context),
+    }
+}
+
+fn is_page(context: &Context) -> bool {
+    context.flags & flags::PAGE_WRITE != 0
 }
 
 /// The open that a request ends.

@@ -22,7 +22,7 @@ use forebay::fuse::abi::parse::Op;
 use forebay::fuse::device::Message;
 use forebay::fuse::kernel::Kernel;
 use forebay::sim::{Sim, SimWorld};
-use forebay::world::World;
+use forebay::world::{Level, World};
 use forebay::world::sync::{Promise, Queue, Signal};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +58,8 @@ pub struct State {
     pub contexts: Cell<(usize, usize)>,
     pub counts: Counts,
     rng: RefCell<fastrand::Rng>,
+    /// Everything is logged.
+    is_loud: bool,
 }
 
 /// How often the things happened that the rules are about.
@@ -119,6 +121,7 @@ impl Linux {
             contexts: Cell::new((0, 0)),
             counts: Counts::default(),
             rng: RefCell::new(fastrand::Rng::with_seed(seed)),
+            is_loud: std::env::var_os("FOREBAY_SIM_LOG").is_some(),
         }));
         let root = Inode::new(ROOT_ID, 0, true);
         linux.nodes.borrow_mut().insert(ROOT_ID, Rc::new(root));
@@ -154,6 +157,13 @@ impl Linux {
         self.rng.borrow_mut().u64(0..bound)
     }
 
+    /// A line for who looks at one seed.
+    pub fn say(&self, line: impl FnOnce() -> String) {
+        if self.is_loud {
+            self.world.log(Level::Debug, &line());
+        }
+    }
+
     /// For the report of a deadlock: held until the wait is over.
     pub fn waits(&self, what: impl FnOnce() -> String) -> Wait {
         self.waits.enter(what)
@@ -174,6 +184,7 @@ impl Linux {
             extensions: 0,
             padding: 0,
         };
+        self.say(|| format!("{unique}: {op:?} of node {nodeid}"));
         let op = Ok(op);
         self.requests.push(Message { head, op, payload });
         unique
@@ -224,6 +235,7 @@ impl Linux {
             return;
         }
         self.counts.stops.set(self.counts.stops.get() + 1);
+        self.say(|| format!("{} stops for {for_:?}", self.mount));
         self.stopped.since.set(Some(self.now()));
         self.sim.pause(&self.mount);
         let linux = self.clone();
@@ -254,6 +266,8 @@ impl Linux {
         while self.stopped.since.get().is_some() {
             self.stopped.changed.wait().await;
         }
+        let said = answer.as_ref().map(|bytes| bytes.len());
+        self.say(|| format!("{unique}: answered {said:?}"));
         let waiter = self.waiting.borrow_mut().remove(&unique);
         match waiter {
             Some(Waiter::Task(promise)) => promise.set(answer),
@@ -275,6 +289,7 @@ impl Kernel for Linux {
 
     fn tell(&self, notice: &Notice) -> Result<(), Errno> {
         self.counts.notices.set(self.counts.notices.get() + 1);
+        self.say(|| format!("told {notice:?}"));
         match notice {
             Notice::Attributes { nodeid } => {
                 let inode = self.find(*nodeid).ok_or(Errno::ENOENT)?;

@@ -79,6 +79,7 @@ impl Linux {
     async fn notify(&self, notice: &Notice) -> Result<(), Errno> {
         self.counts.notices.set(self.counts.notices.get() + 1);
         let _wait = self.waits(|| format!("the end of {notice:?}"));
+        self.say(|| format!("told {notice:?}"));
         match notice {
             Notice::Pages {
                 nodeid,

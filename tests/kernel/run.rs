@@ -65,7 +65,7 @@ impl Plan {
     fn longest(&self) -> Duration {
         match (self.trouble, self.minor) {
             (Trouble::None, 44..) => Duration::from_millis(1500),
-            (Trouble::None, _) => Duration::from_secs(9),
+            (Trouble::None, _) => Duration::from_secs(20),
             (Trouble::Drops | Trouble::Crashes, _) => Duration::from_secs(60),
             (Trouble::Partitions | Trouble::Stops, _) => Duration::from_secs(150),
         }

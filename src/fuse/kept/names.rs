@@ -128,15 +128,16 @@ impl Names {
     pub fn absent_in(&self, dir: u64) -> Vec<Held> {
         let all = self.dirs.get(&dir).into_iter().flatten();
         let absent = all.filter(|(_, given)| given.nodeid == 0);
-        absent.map(|(name, given)| held(dir, name, given)).collect()
+        in_order(absent.map(|(name, given)| held(dir, name, given)))
     }
 
     /// All names.
     #[must_use]
     pub fn all(&self) -> Vec<Held> {
         let dirs = self.dirs.iter();
-        dirs.flat_map(|(dir, names)| names.iter().map(|(name, given)| held(*dir, name, given)))
-            .collect()
+        in_order(
+            dirs.flat_map(|(dir, names)| names.iter().map(|(name, given)| held(*dir, name, given))),
+        )
     }
 
     #[must_use]
@@ -231,6 +232,13 @@ impl Names {
             }
         }
     }
+}
+
+/// As they were given.
+fn in_order(names: impl Iterator<Item = Held>) -> Vec<Held> {
+    let mut all: Vec<Held> = names.collect();
+    all.sort_unstable_by_key(|held| held.serial);
+    all
 }
 
 fn held(parent: u64, name: &Rc<Name>, given: &Given) -> Held {
