@@ -32,6 +32,7 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
 
     pub(super) fn on_releasedir(&self, args: ReleaseIn) -> Result<Outcome, Errno> {
         self.dirs.borrow_mut().close(args.fh);
+        self.kept.borrow_mut().names.taken_in(args.fh);
         Ok(Outcome::Done)
     }
 
@@ -42,6 +43,7 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
         plus: bool,
     ) -> Result<Outcome, Errno> {
         let turn = self.dirs.borrow_mut().turn(args.fh);
+        self.kept.borrow_mut().names.taken_in(args.fh);
         let node = self.node(from.head.nodeid)?;
         let mut out = Listing::new(args.size as usize, plus);
         let kept = self.dirs.borrow_mut().take(args.fh, args.offset, plus);

@@ -5,7 +5,7 @@
 
 use super::{PAUSE_MAX, PAUSE_MIN};
 use crate::fuse::abi::notify::Notice;
-use crate::fuse::kept::names::{Held, Standing};
+use crate::fuse::kept::names::Held;
 use crate::fuse::kernel::Kernel;
 use crate::fuse::notices::Latch;
 use crate::fuse::session::Session;
@@ -47,15 +47,27 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
             false => false,
         };
         if is_raised {
-            // What an answer to a listing told is taken in at the epoch of
-            // then, and so may outlive this one.
-            let mut pause = PAUSE_MIN;
-            while held.iter().any(|name| self.is_believed(name)) {
-                self.world.sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
-            }
+            self.raise_after_listings(&held).await;
         } else {
             latch.ended().await;
+        }
+    }
+
+    /// What an answer to a listing told is taken in at the epoch of then, and so
+    /// may outlive a raise: another follows when it is known to be taken in.
+    async fn raise_after_listings(&self, held: &[Held]) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let mut left = held.iter().filter(|name| self.is_believed(name)).peekable();
+            if left.peek().is_none() {
+                return;
+            }
+            let is_over = |turn| self.dirs.borrow().is_over(turn);
+            if left.all(|name| name.listing.is_none_or(is_over)) && self.raise_epoch() {
+                continue;
+            }
+            self.world.sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 
@@ -93,14 +105,8 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
         if self.is_unmounted() {
             return false;
         }
-        match self.kept.borrow().names.standing(held, self.world.now()) {
-            Standing::Believed => true,
-            Standing::Over => false,
-            Standing::Raised => {
-                let dirs = self.dirs.borrow();
-                held.listing.is_some_and(|turn| !dirs.is_over(turn))
-            }
-        }
+        let names = &self.kept.borrow().names;
+        names.is_believed(held, self.world.now())
     }
 
     /// Ends all that the kernel believes of names; false if it cannot.
