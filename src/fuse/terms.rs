@@ -69,10 +69,11 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     ) -> EntryOut {
         let (terms, attr) = self.up_to_date(fid, attr, terms);
         let nodeid = self.nodes.borrow_mut().remember(fid, attr.ino);
-        let entry = at.map_or(Duration::ZERO, |at| match self.is_current(at, Some(fid)) {
+        let is_good = |at| self.is_current(at, Some(fid)) && !self.is_overtaken(at);
+        let entry = match at.is_some_and(is_good) {
             true => terms.name,
             false => Duration::ZERO,
-        });
+        };
         if let Some(at) = at.filter(|_| !entry.is_zero()) {
             let until = end_of(self.world.now(), entry);
             let names = &mut self.kept.borrow_mut().names;
@@ -97,6 +98,12 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     fn is_current(&self, at: At<'_>, fid: Option<Fid>) -> bool {
         let dir = self.nodes.borrow().find(at.parent);
         dir.is_some_and(|dir| self.upstream.is_current(dir.fid, at.name, fid))
+    }
+
+    /// A listing that names it as well may be taken in after this reply, and be
+    /// what the kernel believes then: it stays entered as what that said.
+    fn is_overtaken(&self, at: At<'_>) -> bool {
+        at.listing.is_none() && self.kept.borrow().names.is_listed(at.parent, at.name)
     }
 
     /// The kernel counts a directory's links only by asking; what changed them
@@ -135,7 +142,7 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
         }
         let now = self.world.now();
         let names = &mut self.kept.borrow_mut().names;
-        if !names.has_room(now) {
+        if names.is_listed(from.head.nodeid, name) || !names.has_room(now) {
             return None;
         }
         names.give(from.head.nodeid, name, 0, end_of(now, entry), None);

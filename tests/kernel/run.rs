@@ -117,6 +117,8 @@ pub struct Run {
     pub plan: Plan,
     clock: Cell<u64>,
     records: RefCell<BTreeMap<Object, Vec<Record>>>,
+    /// Changes, by their machines and the ticks of their calls and ends.
+    changes: RefCell<BTreeMap<Object, Vec<(usize, u64, u64)>>>,
     /// From when on nobody can tell what an object is.
     cuts: RefCell<BTreeMap<Object, u64>>,
     pub first: RefCell<BTreeMap<Object, u64>>,
@@ -162,6 +164,24 @@ impl Run {
         }
     }
 
+    /// A machine changes the object between these ticks.
+    pub fn changes(&self, object: Object, machine: usize, called: u64, ended: u64) {
+        let mut changes = self.changes.borrow_mut();
+        let of = changes.entry(object).or_default();
+        of.push((machine, called, ended));
+    }
+
+    /// While its own change is under way a machine may show what was before, as
+    /// any kernel shows a name until `unlink` returns; also when others have
+    /// seen it done.
+    fn is_beside_own(&self, object: Object, record: &Record) -> bool {
+        let changes = self.changes.borrow();
+        let mut own = changes.get(&object).into_iter().flatten();
+        own.any(|(machine, called, ended)| {
+            *machine == record.client && *called < record.returned && record.called < *ended
+        })
+    }
+
     /// What the object became by a call of this time is not known.
     pub fn cut(&self, object: Object, called: u64) {
         let mut cuts = self.cuts.borrow_mut();
@@ -187,6 +207,7 @@ pub fn run(seed: u64, plan: Plan) -> Result<Sum, String> {
         plan,
         clock: Cell::new(0),
         records: RefCell::default(),
+        changes: RefCell::default(),
         cuts: RefCell::default(),
         first: RefCell::default(),
         working: Cell::new(0),
@@ -204,6 +225,7 @@ pub fn run(seed: u64, plan: Plan) -> Result<Sum, String> {
     for (object, records) in records.iter() {
         let first = run.first.borrow().get(object).copied().unwrap_or(0);
         let mut records = without_lost(records, &linuxes);
+        records.retain(|r| !matches!(r.deed, Deed::Read(_)) || !run.is_beside_own(*object, r));
         if let Some(cut) = run.cuts.borrow().get(object) {
             records = until(*cut, &records);
         }

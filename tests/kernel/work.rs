@@ -165,6 +165,9 @@ impl Worker {
         let called = self.run.begin(self.linux.now(), what.clone());
         let seen = doing.await;
         let returned = self.run.end(self.linux.now(), called);
+        if maybe.is_some() {
+            self.run.changes(object, self.machine, called, returned);
+        }
         let (deed, returned) = match seen {
             Err(errno) if is_trouble(self.run.plan, errno) => (maybe, u64::MAX),
             seen => match as_seen(seen) {
@@ -310,6 +313,8 @@ impl Worker {
             }
         });
         noted.await?;
+        let ended = self.run.tick();
+        self.run.changes(object, self.machine, called, ended);
         // What was made by a call that failed has no number here.
         if !has_ended.get() {
             self.run.cut(object, called);

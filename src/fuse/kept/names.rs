@@ -17,7 +17,13 @@ pub struct Names {
     epoch: u64,
     /// The names in each open directory's last answer, which the kernel may
     /// not have taken in yet.
-    listed: HashMap<u64, Vec<(u64, Rc<Name>)>>,
+    listed: HashMap<u64, Listed>,
+}
+
+#[derive(Default, Debug)]
+struct Listed {
+    turn: u64,
+    names: Vec<(u64, Rc<Name>)>,
 }
 
 /// What a name was said to be.
@@ -78,7 +84,8 @@ impl Names {
         dir.insert(Rc::clone(&key), given);
         if let Some(turn) = listing {
             let listed = self.listed.entry(turn.fh).or_default();
-            listed.push((parent, Rc::clone(&key)));
+            listed.turn = turn.turn;
+            listed.names.push((parent, Rc::clone(&key)));
         }
         let was_absent = old.is_some_and(|old| old.nodeid == 0);
         self.absent += usize::from(nodeid == 0);
@@ -153,15 +160,25 @@ impl Names {
     pub fn raise(&mut self) {
         let before = self.epoch;
         self.epoch += 1;
-        for (fh, names) in &self.listed {
-            for (parent, name) in names {
+        for (fh, listed) in &self.listed {
+            let (fh, turn) = (*fh, listed.turn);
+            for (parent, name) in &listed.names {
                 let given = self.dirs.get_mut(parent).and_then(|dir| dir.get_mut(name));
-                let of = |given: &&mut Given| given.listing.is_some_and(|turn| turn.fh == *fh);
-                if let Some(given) = given.filter(of).filter(|given| given.epoch == before) {
+                let is_of = |g: &&mut Given| g.listing == Some(Turn { fh, turn });
+                if let Some(given) = given.filter(is_of).filter(|g| g.epoch == before) {
                     given.epoch = self.epoch;
                 }
             }
         }
+    }
+
+    /// Is the name in an answer to a listing that is not known to be taken in?
+    /// Whatever another reply says of it, that one may come later.
+    #[must_use]
+    pub fn is_listed(&self, parent: u64, name: &Name) -> bool {
+        let given = self.dirs.get(&parent).and_then(|dir| dir.get(name));
+        let turn = given.and_then(|given| given.listing);
+        turn.is_some_and(|turn| self.listed.get(&turn.fh).is_some_and(|l| l.turn == turn.turn))
     }
 
     /// The kernel has taken in the last answer of the open directory `fh`, or
@@ -318,7 +335,9 @@ mod tests {
         let (listed, other) = (names.of(7).remove(0), names.of(8).remove(0));
         assert!(names.is_believed(&listed, Mono(9)));
         assert!(!names.is_believed(&other, Mono(9)));
+        assert!(names.is_listed(1, &a) && !names.is_listed(1, &b));
         names.taken_in(3);
+        assert!(!names.is_listed(1, &a));
         assert!(names.is_believed(&listed, Mono(9)), "at the new epoch, perhaps");
         names.raise();
         assert!(!names.is_believed(&listed, Mono(9)));
