@@ -29,6 +29,15 @@ mod work;
 
 use run::{Plan, Sum, run};
 
+fn all(many: u64, plan: fn(u64) -> Plan) -> Sum {
+    let mut sum = Sum::default();
+    for seed in seeds(many) {
+        let one = run(seed, plan(seed)).unwrap_or_else(|e| panic!("{e}"));
+        sum.add(&one);
+    }
+    sum
+}
+
 fn seeds(many: u64) -> std::ops::Range<u64> {
     match std::env::var("FOREBAY_SEED") {
         Ok(seed) => {
@@ -41,12 +50,15 @@ fn seeds(many: u64) -> std::ops::Range<u64> {
 
 #[test]
 fn what_kernels_keep_is_never_older_than_their_locks_c15() {
-    let mut sum = Sum::default();
-    for seed in seeds(SEEDS) {
-        let one = run(seed, Plan::of(seed)).unwrap_or_else(|e| panic!("{e}"));
-        sum.add(&one);
-    }
+    let sum = all(SEEDS, Plan::of);
     println!("{sum:?}");
+}
+
+/// What was true when a reply was made is over when it is written.
+#[test]
+fn a_reply_that_was_held_up_makes_nothing_believed_c1() {
+    let sum = all(LATE_SEEDS, Plan::late);
+    assert!(sum.stops > 10 * LATE_SEEDS, "{sum:?}");
 }
 
 #[test]
@@ -57,4 +69,5 @@ fn a_run_repeats_exactly() {
     }
 }
 
-const SEEDS: u64 = 105;
+const LATE_SEEDS: u64 = 60;
+const SEEDS: u64 = 60;

@@ -13,7 +13,7 @@ use super::nodes::{Node, Nodes};
 use super::notices::{Letter, Notices};
 use super::takeback::Taker;
 use super::upstream::{Answer, Export, Interrupt, Upstream};
-use crate::base::{Errno, Slice};
+use crate::base::{Errno, Mono, Slice};
 use crate::client::{Context, Cred};
 use crate::wire::{Reply, Request};
 use crate::world::sync::Signal;
@@ -21,6 +21,7 @@ use crate::world::{Level, World};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 /// One mount: what the kernel knows of it, and who answers for it. Lives on
 /// the mount's one thread; no borrow of a cell is held over an await.
@@ -45,6 +46,8 @@ pub struct Session<W: World, U: Upstream, K: Kernel = Device> {
     pub(super) kept: RefCell<Kept>,
     /// What it is told where it may make the teller wait.
     pub(super) notices: Notices,
+    /// Since when the reply that is being made gives something to believe.
+    pub(super) given: Cell<Option<Mono>>,
     /// Whether all names can be taken back at once (Linux 6.16).
     pub(super) epochs: Cell<bool>,
     this: Weak<Session<W, U, K>>,
@@ -97,6 +100,7 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
             changed: Signal::default(),
             kept: RefCell::default(),
             notices: Notices::default(),
+            given: Cell::default(),
             epochs: Cell::new(false),
             this: Weak::clone(this),
             upstream,
@@ -249,6 +253,7 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     }
 
     async fn answer(&self, head: &InHeader, outcome: Result<Outcome, Errno>) {
+        let given = self.given.take();
         let sent = match &outcome {
             Ok(Outcome::Silent) => Ok(()),
             Ok(Outcome::Done) => self.kernel.reply(head.unique, &[]).await,
@@ -270,6 +275,18 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
                     head.opcode
                 ),
             ),
+        }
+        if let Some(given) = given {
+            self.on_written(given);
+        }
+    }
+
+    /// The kernel counts from when a reply is written. If the process was
+    /// stopped since the reply was made, that is longer than it was meant.
+    fn on_written(&self, given: Mono) {
+        let late = self.world.now() - given;
+        if late > LATE_MAX {
+            self.this().take_back_late(late);
         }
     }
 
@@ -320,3 +337,7 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
         self.has(init::DIRECT_IO_ALLOW_MMAP)
     }
 }
+
+/// Between the making of a reply and its writing: less than the margin after
+/// which the box passes locks on.
+const LATE_MAX: Duration = Duration::from_millis(50);

@@ -10,7 +10,7 @@ use super::kept::names::Turn;
 use super::kernel::Kernel;
 use super::session::{Origin, Session};
 use super::upstream::Upstream;
-use crate::base::{Attr, Bits, Codec, Extent, Fid, Name, OpenId};
+use crate::base::{Attr, Bits, Codec, Extent, Fid, Mono, Name, OpenId};
 use crate::client::Terms;
 use crate::wire::op::Entry;
 use crate::world::World;
@@ -75,7 +75,7 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
             false => Duration::ZERO,
         };
         if let Some(at) = at.filter(|_| !entry.is_zero()) {
-            let until = end_of(self.world.now(), entry);
+            let until = self.give(entry);
             let names = &mut self.kept.borrow_mut().names;
             names.give(at.parent, at.name, nodeid, until, at.listing);
         }
@@ -122,9 +122,17 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
         (self.attrs_for(from.head.nodeid, terms.attr), attr)
     }
 
+    /// The reply being made gives something to believe: until then.
+    fn give(&self, valid: Duration) -> Mono {
+        let now = self.world.now();
+        let first = self.given.get().unwrap_or(now);
+        self.given.set(Some(first));
+        end_of(now, valid)
+    }
+
     fn attrs_for(&self, nodeid: u64, attr: Duration) -> Validity {
         if !attr.is_zero() {
-            let until = end_of(self.world.now(), attr);
+            let until = self.give(attr);
             self.kept.borrow_mut().give_attrs(nodeid, until);
         }
         Validity {
@@ -140,12 +148,12 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
         if entry.is_zero() || !self.upstream.is_current(parent, name, None) {
             return None;
         }
-        let now = self.world.now();
+        let until = self.give(entry);
         let names = &mut self.kept.borrow_mut().names;
-        if names.is_listed(from.head.nodeid, name) || !names.has_room(now) {
+        if names.is_listed(from.head.nodeid, name) || !names.has_room(self.world.now()) {
             return None;
         }
-        names.give(from.head.nodeid, name, 0, end_of(now, entry), None);
+        names.give(from.head.nodeid, name, 0, until, None);
         let attr = Duration::ZERO;
         Some(Validity { entry, attr }.absent_out().to_vec())
     }

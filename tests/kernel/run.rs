@@ -28,6 +28,8 @@ pub enum Trouble {
     Crashes,
     /// Mount processes are stopped, between their steps and in their replies.
     Stops,
+    /// They are stopped in many replies, which are written late then.
+    LateReplies,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +58,13 @@ impl Plan {
         }
     }
 
+    pub fn late(seed: u64) -> Plan {
+        Plan {
+            trouble: Trouble::LateReplies,
+            ..Plan::of(seed)
+        }
+    }
+
     pub fn is_calm(&self) -> bool {
         self.trouble == Trouble::None
     }
@@ -67,7 +76,7 @@ impl Plan {
             (Trouble::None, 44..) => Duration::from_millis(1500),
             (Trouble::None, _) => Duration::from_secs(20),
             (Trouble::Drops | Trouble::Crashes, _) => Duration::from_secs(60),
-            (Trouble::Partitions | Trouble::Stops, _) => Duration::from_secs(150),
+            _ => Duration::from_secs(150),
         }
     }
 }
@@ -331,6 +340,7 @@ async fn play(
     match plan.trouble {
         Trouble::Drops => cluster.sim.faults(|f| f.net_drop_one_in = 150),
         Trouble::Stops => all.iter().for_each(|l| l.stop_one_in.set(150)),
+        Trouble::LateReplies => all.iter().for_each(|l| l.stop_one_in.set(40)),
         _ => {}
     }
     for (n, linux) in all.iter().enumerate() {

@@ -48,6 +48,14 @@ impl Kept {
         sorted(live.map(|(nodeid, _)| *nodeid))
     }
 
+    /// The kernel believes for so much longer what it was given.
+    pub fn postpone(&mut self, by: Duration) {
+        for until in self.attrs.values_mut() {
+            *until = *until + by;
+        }
+        self.names.postpone(by);
+    }
+
     /// The kernel gave the node back, and with it all that it believed of it.
     pub fn forget(&mut self, nodeid: u64) {
         self.attrs.remove(&nodeid);

@@ -3,6 +3,7 @@
 use crate::base::{Mono, Name};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Names by directory, and by what they lead to. Positive ones are bounded by
 /// the nodes that the kernel holds, negative ones by [`ABSENT_MAX`].
@@ -193,6 +194,13 @@ impl Names {
         let same = dir.and_then(|dir| dir.get(&held.name));
         if same.is_some_and(|given| given.serial == held.serial) {
             self.remove(held.parent, &held.name);
+        }
+    }
+
+    /// All names are believed for so much longer.
+    pub(super) fn postpone(&mut self, by: Duration) {
+        for given in self.dirs.values_mut().flat_map(HashMap::values_mut) {
+            given.until = given.until + by;
         }
     }
 
