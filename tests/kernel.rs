@@ -51,14 +51,23 @@ fn seeds(many: u64) -> std::ops::Range<u64> {
 #[test]
 fn what_kernels_keep_is_never_older_than_their_locks_c15() {
     let sum = all(SEEDS, Plan::of);
-    println!("{sum:?}");
+    // What the rules are about has happened, and often.
+    let each = |count: u64, at_least: u64| assert!(count >= at_least * SEEDS / 10, "{sum:?}");
+    if std::env::var_os("FOREBAY_SEED").is_none() {
+        each(sum.hits, 5000);
+        each(sum.notices, 3000);
+        each(sum.laundered, 200);
+        each(sum.lost as u64, 3);
+    }
+    // Rounds of invalidations are spaced: they leave few threads waiting.
+    assert!(sum.contexts < 64, "{sum:?}");
 }
 
 /// What was true when a reply was made is over when it is written.
 #[test]
 fn a_reply_that_was_held_up_makes_nothing_believed_c1() {
     let sum = all(LATE_SEEDS, Plan::late);
-    assert!(sum.stops > 10 * LATE_SEEDS, "{sum:?}");
+    assert!(sum.stops > 10, "{sum:?}");
 }
 
 #[test]
@@ -69,5 +78,5 @@ fn a_run_repeats_exactly() {
     }
 }
 
-const LATE_SEEDS: u64 = 60;
-const SEEDS: u64 = 60;
+const LATE_SEEDS: u64 = 40;
+const SEEDS: u64 = 250;

@@ -50,16 +50,20 @@ impl Linux {
         let mut nodes = self.nodes.borrow_mut();
         let unused = |inode: &Rc<Inode>| {
             let is_idle = inode.names.borrow().is_empty() && inode.in_lookup.borrow().is_empty();
-            let has_work = inode.pages.borrow().values().any(|f| {
-                f.is_dirty.get() || f.is_locked.get() || f.is_writeback.get()
-            });
+            let has_work = inode
+                .pages
+                .borrow()
+                .values()
+                .any(|f| f.is_dirty.get() || f.is_locked.get() || f.is_writeback.get());
             Rc::strong_count(inode) == 1 && is_idle && !has_work && inode.lookups.get() > 0
         };
-        let gone: Vec<_> = nodes.extract_if(.., |_, inode| unused(inode)).collect();
-        drop(nodes);
-        for (nodeid, inode) in gone {
-            self.forget(nodeid, inode.lookups.get());
-        }
+        nodes.retain(|nodeid, inode| {
+            let is_unused = unused(inode);
+            if is_unused {
+                self.forget(*nodeid, inode.lookups.get());
+            }
+            !is_unused
+        });
     }
 
     /// `fuse_change_attributes`: an answer that is older than what is known, or

@@ -177,7 +177,9 @@ impl Linux {
         };
         drop(wait);
         let is_parallel = !is_alone && inode.cached.get() == 0;
-        inode.parallel.set(inode.parallel.get() + u32::from(is_parallel));
+        inode
+            .parallel
+            .set(inode.parallel.get() + u32::from(is_parallel));
         self.write_and_wait(inode, index, index).await;
         self.invalidate_pages(inode, index, index).await;
         let args = WriteIn {
@@ -191,7 +193,9 @@ impl Linux {
         };
         let payload = Some(Slice::from(value.to_le_bytes().to_vec()));
         let answer = self.ask_with(inode.nodeid, Op::Write(args), payload).await;
-        inode.parallel.set(inode.parallel.get() - u32::from(is_parallel));
+        inode
+            .parallel
+            .set(inode.parallel.get() - u32::from(is_parallel));
         inode.mode_changed.notify();
         let out: WriteOut = decode(&answer?).0;
         self.invalidate_attrs(inode);

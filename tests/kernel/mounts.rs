@@ -16,7 +16,12 @@ use std::time::Duration;
 type Mount = Rc<Session<SimWorld, Client<SimWorld>, Linux>>;
 
 /// Mounts the cluster's target on a machine called `name`.
-pub async fn mount(cluster: &Cluster, name: &str, minor: u32, seed: u64) -> (Linux, Client<SimWorld>) {
+pub async fn mount(
+    cluster: &Cluster,
+    name: &str,
+    minor: u32,
+    seed: u64,
+) -> (Linux, Client<SimWorld>) {
     let linux = Linux::new(&cluster.sim, name, minor, seed);
     let world = cluster.sim.world(name);
     let options = Options {

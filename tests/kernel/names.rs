@@ -248,7 +248,10 @@ impl Linux {
             return Err(Errno::ENOENT);
         };
         let new = self.walk_locked(to.0, to.1).await?;
-        let mut both: Vec<_> = [Some(inode), new.target.as_ref()].into_iter().flatten().collect();
+        let mut both: Vec<_> = [Some(inode), new.target.as_ref()]
+            .into_iter()
+            .flatten()
+            .collect();
         both.sort_by_key(|inode| inode.nodeid);
         both.dedup_by_key(|inode| inode.nodeid);
         let mut downs = Vec::new();

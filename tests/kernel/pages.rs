@@ -104,7 +104,11 @@ impl Linux {
         let (linux, of) = (self.clone(), Rc::clone(inode));
         let end = move |answer: Answer| linux.end_write(&of, &pages, answer.is_ok());
         let (Some(fh), false) = (fh, bytes.is_empty()) else {
-            return end(if most == 0 { Ok(Vec::new()) } else { Err(Errno::EIO) });
+            return end(if most == 0 {
+                Ok(Vec::new())
+            } else {
+                Err(Errno::EIO)
+            });
         };
         let args = WriteIn {
             fh,
@@ -182,7 +186,11 @@ impl Linux {
     /// READ, whose answer unlocks them all.
     pub fn read_ahead(&self, file: &Rc<File>, index: u64) {
         let inode = &file.inode;
-        let end = inode.size.get().div_ceil(PAGE).min(index + 1 + self.below(AHEAD));
+        let end = inode
+            .size
+            .get()
+            .div_ceil(PAGE)
+            .min(index + 1 + self.below(AHEAD));
         let missing = (index..end).take_while(|i| inode.page(*i).is_none());
         let folios: Vec<_> = missing.map(|i| inode.add_page(i)).collect();
         if folios.is_empty() {

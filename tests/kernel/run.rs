@@ -48,7 +48,7 @@ impl Plan {
             mounts: 2 + (seed % 3) as usize,
             deeds: 60,
             trouble: match seed % 7 {
-                0 | 1 | 2 => Trouble::None,
+                0..=2 => Trouble::None,
                 3 => Trouble::Drops,
                 4 => Trouble::Partitions,
                 5 => Trouble::Crashes,
@@ -121,13 +121,16 @@ pub enum Object {
     Bytes(u8, u64),
 }
 
+/// A machine, and the ticks between which it changed something.
+type Change = (usize, u64, u64);
+
 /// What the applications of a run have in common.
 pub struct Run {
     pub plan: Plan,
     clock: Cell<u64>,
     records: RefCell<BTreeMap<Object, Vec<Record>>>,
     /// Changes, by their machines and the ticks of their calls and ends.
-    changes: RefCell<BTreeMap<Object, Vec<(usize, u64, u64)>>>,
+    changes: RefCell<BTreeMap<Object, Vec<Change>>>,
     /// From when on nobody can tell what an object is.
     cuts: RefCell<BTreeMap<Object, u64>>,
     pub first: RefCell<BTreeMap<Object, u64>>,
@@ -167,10 +170,7 @@ impl Run {
 
     pub fn note(&self, object: Object, record: Record) {
         let mut records = self.records.borrow_mut();
-        let of = records.entry(object).or_default();
-        if of.len() < RECORDS_MAX {
-            of.push(record);
-        }
+        records.entry(object).or_default().push(record);
     }
 
     /// A machine changes the object between these ticks.
@@ -201,7 +201,9 @@ impl Run {
     /// A system call that takes longer than anything explains.
     fn stuck(&self, now: Mono) -> Option<String> {
         let busy = self.busy.borrow();
-        let stuck = busy.values().find(|(since, _)| now - *since > self.plan.longest());
+        let stuck = busy
+            .values()
+            .find(|(since, _)| now - *since > self.plan.longest());
         stuck.map(|(since, what)| format!("{what} has taken {:?}", now - *since))
     }
 }
@@ -238,6 +240,7 @@ pub fn run(seed: u64, plan: Plan) -> Result<Sum, String> {
         if let Some(cut) = run.cuts.borrow().get(object) {
             records = until(*cut, &records);
         }
+        records = as_many_as_can_be_checked(records);
         if history::check(first, &records).is_err() {
             let why = shortest(first, &records);
             return Err(report(format!("{object:?} was {first}: {why}")));
@@ -252,7 +255,11 @@ pub fn run(seed: u64, plan: Plan) -> Result<Sum, String> {
         laundered: total(|l| l.counts.laundered.get()),
         stops: total(|l| l.counts.stops.get()),
         lost: linuxes.iter().map(|l| l.lost.borrow().len()).sum(),
-        contexts: linuxes.iter().map(|l| l.contexts.get().1).max().unwrap_or(0),
+        contexts: linuxes
+            .iter()
+            .map(|l| l.contexts.get().1)
+            .max()
+            .unwrap_or(0),
         longest: run.longest.get(),
         trace: cluster.sim.trace_hash(),
     })
@@ -274,6 +281,18 @@ fn without_lost(records: &[Record], linuxes: &[Linux]) -> Vec<Record> {
     kept.collect()
 }
 
+/// The first of them, as if nobody had looked any further.
+fn as_many_as_can_be_checked(records: Vec<Record>) -> Vec<Record> {
+    let mut ends: Vec<u64> = records.iter().map(|r| r.returned).collect();
+    ends.sort_unstable();
+    let mut kept = records.clone();
+    while kept.len() > RECORDS_MAX {
+        let Some(end) = ends.pop() else { break };
+        kept = until(end, &records);
+    }
+    kept
+}
+
 /// The end of the history up to where it first contradicts itself.
 fn shortest(first: u64, records: &[Record]) -> String {
     let mut ends: Vec<u64> = records.iter().map(|r| r.returned).collect();
@@ -286,7 +305,11 @@ fn shortest(first: u64, records: &[Record]) -> String {
     let mut why = String::from("no order of these explains what was seen:");
     for r in &last[last.len().saturating_sub(SHOWN)..] {
         let (called, returned) = (r.called, r.returned);
-        let _ = write!(why, "\n  {called:>6} ..{returned:>6}  m{} {:?}", r.client, r.deed);
+        let _ = write!(
+            why,
+            "\n  {called:>6} ..{returned:>6}  m{} {:?}",
+            r.client, r.deed
+        );
     }
     why
 }
@@ -306,7 +329,11 @@ fn until(cut: u64, records: &[Record]) -> Vec<Record> {
             Deed::Read(_) | Deed::Missing => return None,
         };
         let returned = u64::MAX;
-        Some(Record { returned, deed, ..*record })
+        Some(Record {
+            returned,
+            deed,
+            ..*record
+        })
     });
     kept.collect()
 }
@@ -402,10 +429,9 @@ async fn prepare(cluster: &Cluster, run: &Run) -> Result<(), CallError> {
         root.write(file, 0, bytes.into()).await?;
         let attr = root.stat(file.fid).await?;
         assert_eq!(attr.kind, FileKind::Regular);
-        let mut first = run.first.borrow_mut();
-        first.insert(Object::Mode(n), u64::from(attr.mode));
-        first.insert(Object::Size(n), attr.size);
-        drop(first);
+        let first = |object, value| run.first.borrow_mut().insert(object, value);
+        first(Object::Mode(n), u64::from(attr.mode));
+        first(Object::Size(n), attr.size);
         root.close(file).await?;
     }
     client.close().await;

@@ -395,7 +395,7 @@ impl Worker {
         // once do to a page is no more defined than with any direct file.
         let is_mapped = match self.role {
             Role::Looks => self.below(2) == 0,
-            Role::Bytes => (self.machine + usize::from(n)) % 2 == 0,
+            Role::Bytes => (self.machine + usize::from(n)).is_multiple_of(2),
             _ => true,
         };
         if is_mapped {

@@ -179,7 +179,11 @@ impl Names {
     pub fn is_listed(&self, parent: u64, name: &Name) -> bool {
         let given = self.dirs.get(&parent).and_then(|dir| dir.get(name));
         let turn = given.and_then(|given| given.listing);
-        turn.is_some_and(|turn| self.listed.get(&turn.fh).is_some_and(|l| l.turn == turn.turn))
+        turn.is_some_and(|turn| {
+            self.listed
+                .get(&turn.fh)
+                .is_some_and(|l| l.turn == turn.turn)
+        })
     }
 
     /// The kernel has taken in the last answer of the open directory `fh`, or
@@ -346,7 +350,10 @@ mod tests {
         assert!(names.is_listed(1, &a) && !names.is_listed(1, &b));
         names.taken_in(3);
         assert!(!names.is_listed(1, &a));
-        assert!(names.is_believed(&listed, Mono(9)), "at the new epoch, perhaps");
+        assert!(
+            names.is_believed(&listed, Mono(9)),
+            "at the new epoch, perhaps"
+        );
         names.raise();
         assert!(!names.is_believed(&listed, Mono(9)));
     }
