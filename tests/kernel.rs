@@ -8,12 +8,18 @@
 
 #[path = "kernel/attrs.rs"]
 mod attrs;
+#[path = "kernel/bytes.rs"]
+mod bytes;
+#[path = "kernel/check.rs"]
+mod check;
 #[path = "kernel/files.rs"]
 mod files;
 #[path = "kernel/inode.rs"]
 mod inode;
 #[path = "kernel/linux.rs"]
 mod linux;
+#[path = "kernel/listing.rs"]
+mod listing;
 #[path = "kernel/locks.rs"]
 mod locks;
 #[path = "kernel/mounts.rs"]
