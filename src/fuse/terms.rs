@@ -59,6 +59,35 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
         self.named(at, entry.fid, &entry.attr, terms).to_vec()
     }
 
+    /// The same in an answer to a change. The kernel takes its attributes in
+    /// whatever it was told to drop after it was written: those of a node that
+    /// it had before (`is_known`) are shown once, and asked for again.
+    pub(super) fn changed(
+        &self,
+        from: &Origin,
+        at: (u64, &Name),
+        entry: &Entry,
+        is_known: bool,
+    ) -> Vec<u8> {
+        let mut terms = self.terms(from.begun, entry.fid);
+        if is_known {
+            terms.attr = Duration::ZERO;
+        }
+        let (parent, name) = at;
+        let listing = None;
+        let at = At {
+            parent,
+            name,
+            listing,
+        };
+        self.named(Some(at), entry.fid, &entry.attr, terms).to_vec()
+    }
+
+    /// Does the kernel have the node?
+    pub(super) fn is_known(&self, fid: Fid) -> bool {
+        self.nodes.borrow().number(fid).is_some()
+    }
+
     /// Names a node to the kernel under `terms`.
     pub(super) fn named(
         &self,

@@ -64,10 +64,13 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
         // It may have been there: then it has pages, perhaps, and a number that
         // must stay its own until the reply counts it.
         let Entry { fid, ref attr, .. } = entry;
+        let is_known = self.is_known(fid);
         let nodeid = self.nodes.borrow_mut().remember(fid, attr.ino);
         let opened = self.opened(from, nodeid, fid, open, args.flags).await;
-        let at = name.as_ref().map(|name| (from.head.nodeid, name));
-        let mut out = self.entry(from, at, &entry);
+        let mut out = match &name {
+            Some(name) => self.changed(from, (from.head.nodeid, name), &entry, is_known),
+            None => self.entry(from, None, &entry),
+        };
         self.nodes.borrow_mut().forget(nodeid, 1);
         out.extend(opened.to_vec());
         Ok(Outcome::Bytes(out))

@@ -55,8 +55,8 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
                 let at = name.clone();
                 let link = Request::Link(Link { fid, parent, name });
                 let entry = entry_in(self.ask(from, link).await?)?;
-                let at = Some((from.head.nodeid, &at));
-                Ok(Outcome::Bytes(self.entry(from, at, &entry)))
+                let at = (from.head.nodeid, &at);
+                Ok(Outcome::Bytes(self.changed(from, at, &entry, true)))
             }
             _ => Err(Errno::EIO),
         }
