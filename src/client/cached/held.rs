@@ -183,37 +183,48 @@ impl Held {
 
     /// Everything but the right to write bytes ends: the box restarted, and
     /// what is left is claimed again (L13). Bytes that were stored above, and
-    /// that nobody else has, depend on it.
+    /// that nobody else has, depend on it, also while it is being given up (C7).
     pub fn keep_writing(&mut self) -> (Vec<Ending>, Vec<LockGrant>) {
-        let mut ends = Vec::new();
+        let before = std::mem::take(&mut self.locks);
+        self.by_file.clear();
         let mut kept = Vec::new();
-        for (id, lock) in std::mem::take(&mut self.locks) {
-            let keeps = lock.mode.is_write() && lock.bits.has(Bits::DATA);
-            let bits = if keeps { Bits::DATA } else { Bits::NONE };
-            let end = lock.bits.without(bits);
-            if !end.is_empty() {
-                ends.push(Ending {
-                    lock: id,
-                    fid: lock.fid,
-                    bits: end,
-                    extent: lock.extent,
-                });
-            }
-            if keeps {
+        for (id, lock) in &before {
+            let data = |bits: Bits| bits.and(Bits::DATA);
+            let (bits, ending) = (data(lock.bits), data(lock.ending));
+            if lock.mode.is_write() && !bits.with(ending).is_empty() {
+                let left = Lock {
+                    bits,
+                    ending,
+                    ..*lock
+                };
+                self.locks.insert(*id, left);
+                self.by_file.entry(lock.fid).or_default().push(*id);
                 kept.push(LockGrant {
-                    lock: id,
+                    lock: *id,
                     fid: lock.fid,
                     mode: lock.mode,
-                    bits,
+                    bits: Bits::DATA,
                     extent: lock.extent,
                 });
             }
         }
-        self.by_file.clear();
-        for grant in &kept {
-            self.on_grant(grant);
-        }
-        (ends, kept)
+        let ends = before.iter().filter_map(|(id, lock)| {
+            // Pages that may be stored to are taken back only with that right:
+            // they are written first, which the box takes when it has recovered.
+            let is_written = |k: &LockGrant| k.fid == lock.fid && k.extent.contains(lock.extent);
+            let left = match kept.iter().any(is_written) {
+                true => Bits::DATA,
+                false => Bits::NONE,
+            };
+            let bits = lock.bits.without(left);
+            (!bits.is_empty()).then_some(Ending {
+                lock: *id,
+                fid: lock.fid,
+                bits,
+                extent: lock.extent,
+            })
+        });
+        (ends.collect(), kept)
     }
 
     /// Nothing is held any more.
@@ -309,5 +320,32 @@ mod tests {
         assert_eq!((kept[0].lock, kept.len()), (b, 1));
         assert!(held.covers_data(Fid::new(1, 1), Mode::Pr, Extent::ALL));
         assert_eq!(held.bits(Fid::new(1, 1)), Bits::DATA);
+    }
+
+    /// What takes pages back waits for their writes, and those for the box: the
+    /// right to write is claimed although it is being given up, and no other
+    /// lock's end takes its pages back.
+    #[test]
+    fn a_right_to_write_that_is_being_given_up_is_claimed_too_l13() {
+        let mut held = Held::default();
+        let (a, b) = (held.ask(1), held.ask(1));
+        held.on_grant(&grant(a, 1, Bits::DATA.with(Bits::PERM)));
+        held.on_grant(&LockGrant {
+            mode: Mode::Pw,
+            ..grant(b, 1, Bits::DATA)
+        });
+        let Called::Ends(ending) = held.on_called(b, Bits::DATA) else {
+            panic!("it is held");
+        };
+        let (ends, kept) = held.keep_writing();
+        assert_eq!(kept.iter().map(|k| k.lock).collect::<Vec<_>>(), [b]);
+        assert_eq!(
+            ends.iter().map(|e| e.bits).collect::<Vec<_>>(),
+            [Bits::PERM]
+        );
+        assert!(!held.covers_data(Fid::new(1, 1), Mode::Pr, Extent::ALL));
+        assert_eq!(held.on_called(b, Bits::DATA), Called::Ending);
+        held.on_ended(&ending);
+        assert_eq!(held.len(), 0);
     }
 }
