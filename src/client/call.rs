@@ -181,6 +181,8 @@ pub(super) struct Pending {
     /// When, for what is remembered.
     pub since: Cell<Since>,
     pub order: Cell<Order>,
+    /// Its place among all that was queued.
+    pub queued: Cell<u64>,
     /// Answered ahead: the files that it changes.
     pub touched: RefCell<Vec<Fid>>,
     /// Not answered ahead: that it changes files, until it has ended.
@@ -205,6 +207,7 @@ impl Pending {
             asked: RefCell::default(),
             since: Cell::default(),
             order: Cell::default(),
+            queued: Cell::default(),
             touched: RefCell::default(),
             underway: RefCell::default(),
             xid: Cell::new(Xid(0)),

@@ -136,8 +136,13 @@ pub struct Ledger {
     /// Payload bytes of unanswered and retained requests.
     held_bytes: usize,
     held_bytes_max: usize,
-    /// Payload bytes that were answered ahead and wait to be sent.
-    waiting_bytes: usize,
+    /// Answered ahead of the box, not sent, and their payload bytes.
+    ahead: VecDeque<Rc<Pending>>,
+    ahead_bytes: usize,
+    /// Those that were sent and are not answered.
+    ahead_sent: usize,
+    /// Counts what was queued.
+    queued: u64,
     creds: Creds,
     opens: BTreeMap<OpenId, (Fid, u32)>,
     /// Files that lost unstable writes and whose user was not told yet.
@@ -178,7 +183,10 @@ impl Ledger {
             replaying: BTreeSet::new(),
             held_bytes: 0,
             held_bytes_max: options.retain_bytes_max,
-            waiting_bytes: 0,
+            ahead: VecDeque::new(),
+            ahead_bytes: 0,
+            ahead_sent: 0,
+            queued: 0,
             creds: Creds::default(),
             opens: BTreeMap::new(),
             damaged: BTreeSet::new(),
@@ -216,7 +224,7 @@ impl Ledger {
 
     pub fn counters(&self) -> Counters {
         Counters {
-            waiting: (self.waiting.len() + self.urgent.len()) as u64,
+            waiting: (self.waiting.len() + self.urgent.len() + self.ahead.len()) as u64,
             unanswered: self.unanswered.len() as u64,
             retained: self.retained.len() as u64,
             retained_bytes: self.held_bytes as u64,
@@ -233,12 +241,9 @@ impl Ledger {
             pending.finish(Err(why));
             return false;
         }
-        let urgent = matches!(
-            &*pending.request.borrow(),
-            Request::Fsync(_) | Request::Close(_)
-        );
-        // What stands in an order must not pass what it comes after.
-        let queue = match urgent && pending.order.get() == Order::Any {
+        let urgent = is_urgent(&pending.request.borrow(), &pending.context);
+        self.number(pending);
+        let queue = match urgent {
             true => &mut self.urgent,
             false => &mut self.waiting,
         };
@@ -253,13 +258,19 @@ impl Ledger {
         if let Ok((reply, _)) = &outcome {
             self.track_opens(&pending.request.borrow(), reply);
         }
-        self.waiting_bytes += pending.bytes();
-        self.waiting.push_back(Rc::clone(pending));
-        let is_full = self.waiting.len() > AHEAD_MAX || self.waiting_bytes > AHEAD_BYTES_MAX;
+        self.number(pending);
+        self.ahead_bytes += pending.bytes();
+        self.ahead.push_back(Rc::clone(pending));
+        let is_full = self.ahead.len() > AHEAD_MAX || self.ahead_bytes > AHEAD_BYTES_MAX;
         match is_full {
             true => *pending.later.borrow_mut() = Some(outcome),
             false => pending.finish(outcome),
         }
+    }
+
+    fn number(&mut self, pending: &Pending) {
+        self.queued += 1;
+        pending.queued.set(self.queued);
     }
 
     /// May something be answered ahead of the box now?
@@ -296,8 +307,7 @@ impl Ledger {
     /// Takes back a call that was not sent.
     pub fn interrupt(&mut self, call: &Call) -> bool {
         for queue in [&mut self.waiting, &mut self.urgent] {
-            let is_it = |p: &Rc<Pending>| Rc::ptr_eq(p, &call.0) && !p.is_ahead();
-            if let Some(at) = queue.iter().position(is_it) {
+            if let Some(at) = queue.iter().position(|p| Rc::ptr_eq(p, &call.0)) {
                 queue.remove(at);
                 call.0.finish(Err(CallError::Interrupted));
                 return true;
@@ -320,7 +330,8 @@ impl Ledger {
             pending.xid.set(self.take_xid());
             self.held_bytes += pending.bytes();
             if pending.is_ahead() {
-                self.waiting_bytes = self.waiting_bytes.saturating_sub(pending.bytes());
+                self.ahead_sent += 1;
+                self.ahead_bytes = self.ahead_bytes.saturating_sub(pending.bytes());
                 if let Some(outcome) = pending.later.take() {
                     pending.finish(outcome);
                 }
@@ -343,17 +354,35 @@ impl Ledger {
         if self.tags.is_empty() {
             return None;
         }
-        if let Some(pending) = self.urgent.pop_front() {
-            return Some(pending);
+        if self.urgent.front().is_some_and(|p| self.follows(p)) {
+            return self.urgent.pop_front();
         }
-        let bytes = self.waiting.front()?.bytes();
-        let fits = self.held_bytes == 0 || self.held_bytes + bytes <= self.held_bytes_max;
-        let tag = self.tags.len() > self.tags_reserved;
-        if tag && (fits || bytes == 0) {
-            self.waiting.pop_front()
-        } else {
-            None
+        // They take no slot from those who wait for their end.
+        let most = usize::from(self.agreed.tags) * 3 / 4;
+        let is_next = |p: &Rc<Pending>| self.ahead_sent < most.max(1) && self.has_room(p);
+        if self.ahead.front().is_some_and(is_next) {
+            return self.ahead.pop_front();
         }
+        let is_next = |p: &Rc<Pending>| {
+            let tag = self.tags.len() > self.tags_reserved;
+            tag && self.follows(p) && self.has_room(p)
+        };
+        match self.waiting.front().is_some_and(is_next) {
+            true => self.waiting.pop_front(),
+            false => None,
+        }
+    }
+
+    fn has_room(&self, pending: &Pending) -> bool {
+        let bytes = pending.bytes();
+        bytes == 0 || self.held_bytes == 0 || self.held_bytes + bytes <= self.held_bytes_max
+    }
+
+    /// Has all been sent that the request must not pass?
+    fn follows(&self, pending: &Pending) -> bool {
+        let first = self.ahead.front();
+        pending.order.get() == Order::Any
+            || first.is_none_or(|first| first.queued.get() > pending.queued.get())
     }
 
     /// Somebody waits for it, or so much is held that writers soon would.
@@ -372,6 +401,7 @@ impl Ledger {
         self.state == State::Closed
             || (self.waiting.is_empty()
                 && self.urgent.is_empty()
+                && self.ahead.is_empty()
                 && self.unanswered.is_empty()
                 && self.retained.is_empty())
     }
@@ -492,6 +522,7 @@ impl Ledger {
         } else if let Some(pending) = self.unanswered.remove(&xid) {
             self.tags.push(pending.tag.get());
             self.creds.release(&pending.context.cred);
+            self.ahead_sent -= usize::from(pending.is_ahead());
             pending.transno.set(head.transno);
             self.on_answered(&pending, &outcome);
             return Some((pending, outcome));
@@ -718,19 +749,15 @@ impl Ledger {
                 pending.finish(Err(CallError::Evicted));
             }
         }
-        let is_kept = |p: &Rc<Pending>| !p.is_ahead();
-        let (kept, ahead) = std::mem::take(&mut self.waiting)
-            .into_iter()
-            .partition(is_kept);
-        self.waiting = kept;
-        for pending in Vec::from(ahead) {
+        for pending in std::mem::take(&mut self.ahead) {
             self.counters.lost += 1;
             loss.note(&pending);
             if pending.later.take().is_some() {
                 pending.finish(Err(CallError::Evicted));
             }
         }
-        self.waiting_bytes = 0;
+        (self.ahead_bytes, self.ahead_sent) = (0, 0);
+        self.lose_pages();
         self.held_bytes = 0;
         self.opens.clear();
         self.committed_seen = Transno(0);
@@ -746,16 +773,26 @@ impl Ledger {
         self.fail_waiting(&CallError::TimedOut);
     }
 
+    /// Pages that were not sent yet are as old as the lock that is gone (C8), and
+    /// their writes are waited for by who takes the pages back.
+    fn lose_pages(&mut self) {
+        for queue in [&mut self.waiting, &mut self.urgent] {
+            queue.retain(|pending| {
+                let is_lost = is_page(&pending.context);
+                if is_lost {
+                    self.counters.lost += 1;
+                    pending.finish(Err(CallError::Evicted));
+                }
+                !is_lost
+            });
+        }
+    }
+
     fn fail_waiting(&mut self, why: &CallError) {
         for queue in [&mut self.waiting, &mut self.urgent] {
-            // What was answered already is still owed to the box.
-            queue.retain(|pending| {
-                let is_owed = pending.is_ahead() && *why != CallError::Closed;
-                if !is_owed {
-                    pending.finish(Err(why.clone()));
-                }
-                is_owed
-            });
+            for pending in std::mem::take(queue) {
+                pending.finish(Err(why.clone()));
+            }
         }
     }
 
@@ -763,6 +800,11 @@ impl Ledger {
         self.fail_waiting(why);
         for map in [&mut self.unanswered, &mut self.control] {
             for pending in std::mem::take(map).into_values() {
+                pending.finish(Err(why.clone()));
+            }
+        }
+        for pending in std::mem::take(&mut self.ahead) {
+            if pending.later.take().is_some() {
                 pending.finish(Err(why.clone()));
             }
         }
@@ -779,6 +821,21 @@ impl Loss {
             self.ahead.push(LostChange::of(pending));
         }
     }
+}
+
+/// What goes ahead of calls that wait: what others wait for who hold slots
+/// themselves. A page that is written back ends a callback (C7), and a size
+/// change lets pages be written (C16).
+fn is_urgent(request: &Request, context: &Context) -> bool {
+    match request {
+        Request::Fsync(_) | Request::Close(_) => true,
+        Request::Setattr(op) => op.set.size.is_some(),
+        _ => is_page(context),
+    }
+}
+
+fn is_page(context: &Context) -> bool {
+    context.flags & flags::PAGE_WRITE != 0
 }
 
 /// The open that a request ends.

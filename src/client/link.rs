@@ -6,7 +6,7 @@ use super::{CallError, ConnectError, Import, ahead, cached, filelocks};
 use crate::base::limits::{PAYLOAD_MAX, TAGS_MAX};
 use crate::base::{Errno, Mono};
 use crate::wire::connect::{ANY_SHARD, Features};
-use crate::wire::op::{Cancel, Empty};
+use crate::wire::op::Empty;
 use crate::wire::{
     Bounds, Callback, ConnectReply, ConnectRequest, Content, Frame, NO_TAG, Request, RequestHead,
 };
@@ -397,11 +397,7 @@ async fn greet<W: World>(
         Welcome::Evicted(loss) => {
             import.enter(State::Evicted);
             ahead::on_evicted(import);
-            cached::on_evicted(import).await;
-            // Until the box knows that nothing of before is believed any more,
-            // it lets nobody else change it.
-            let nothing = Request::Cancel(Cancel { locks: Vec::new() });
-            sender.push(import.ledger.borrow_mut().control(nothing).1);
+            cached::on_evicted(import, sender);
             for fid in &loss.files {
                 let line = format!("evicted by the box: unstable changes of {fid} are lost");
                 import.world.log(Level::Error, &line);

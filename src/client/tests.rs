@@ -6,10 +6,13 @@ use super::ledger::{Ledger, Loss, State, Welcome};
 use super::{Call, CallError, Context, Options, Pending};
 use crate::base::codec::Bytes;
 use crate::base::{
-    Attr, BoxId, Errno, Fid, FileKind, MapEpoch, Mono, OpenId, ShardId, Slice, Time, Transno, Xid,
+    Attr, BoxId, Errno, Fid, FileKind, MapEpoch, Mono, OpenId, SetAttr, ShardId, Slice, Time,
+    Transno, Xid,
 };
 use crate::wire::head::flags;
-use crate::wire::op::{Close, Data, Empty, Fsync, Intent, OfFile, Open, Read, Write, Written};
+use crate::wire::op::{
+    Close, Data, Empty, Fsync, Intent, OfFile, Open, Read, Setattr, Write, Written,
+};
 use crate::wire::{
     Bounds, ConnectReply, Content, Features, Frame, Layout, NO_TAG, Reply, ReplyHead, Request,
     RequestHead, ShardMap,
@@ -111,6 +114,14 @@ impl Desk {
     }
 
     /// What `pump` sends, without declarations of credentials.
+    /// A page that is written back.
+    fn write_page(&mut self) -> Call {
+        self.me.flags = flags::PAGE_WRITE;
+        let call = self.write(0, false);
+        self.me.flags = 0;
+        call
+    }
+
     fn pump(&mut self) -> Vec<Sent> {
         let mut sent = read_back(self.ledger.pump());
         sent.retain(|s| !matches!(s.request, Request::DeclareCred(_)));
@@ -290,6 +301,44 @@ fn an_evicted_client_loses_changes_once_and_reads_go_on() {
     let told = desk.call(fsync(), 0);
     assert_eq!(ended(&told).unwrap_err(), CallError::Evicted);
     assert!(!desk.call(fsync(), 0).is_done(), "told once");
+}
+
+/// What takes the pages back waits for their writes, and they are as old as the
+/// lock that is gone.
+#[test]
+fn pages_that_were_not_sent_are_lost_by_an_eviction_c8() {
+    let mut desk = Desk::new(1 << 20);
+    let page = desk.write_page();
+    let write = desk.write(1, false);
+    desk.reconnect(&answer(9, false, 0));
+    assert_eq!(ended(&page).unwrap_err(), CallError::Evicted);
+    assert!(!write.is_done());
+    desk.ledger.enter(State::Full, Mono(0));
+    assert_eq!(
+        desk.pump().len(),
+        1,
+        "the other is younger than the eviction"
+    );
+}
+
+/// Who waits for a lock holds a slot, perhaps the last; who owes it must be
+/// able to give it up (C7, C16).
+#[test]
+fn pages_and_size_changes_go_ahead_of_what_waits_for_them() {
+    let mut desk = Desk::new(1 << 20);
+    for _ in 0..40 {
+        desk.call(getattr(), 0);
+    }
+    desk.pump();
+    desk.write_page();
+    let set = SetAttr {
+        size: Some(5),
+        ..SetAttr::default()
+    };
+    desk.call(Request::Setattr(Setattr { fid: FILE, set }), 0);
+    let ahead = desk.pump();
+    assert!(matches!(ahead[0].request, Request::Write(_)));
+    assert!(matches!(ahead[1].request, Request::Setattr(_)));
 }
 
 #[test]

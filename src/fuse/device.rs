@@ -5,6 +5,7 @@ use super::abi::notify::Notice;
 use super::abi::output::OutHeader;
 use super::abi::parse::{Op, parse};
 use super::abi::{IN_HEADER_LEN, OUT_HEADER_LEN, Opcode, WRITE_HEAD_LEN};
+use super::kernel::Kernel;
 use crate::base::codec::{Codec, Reader};
 use crate::base::limits::PAYLOAD_MAX;
 use crate::base::{Buf, Errno, Pool, Slice};
@@ -65,8 +66,19 @@ impl Device {
         }
     }
 
-    /// Answers the request `unique` with the bytes of `parts`.
-    pub fn reply(&self, unique: u64, parts: &[&[u8]]) -> Result<(), Errno> {
+    fn write(&self, parts: &[IoSlice<'_>]) -> Result<(), Errno> {
+        loop {
+            match rustix::io::writev(&self.fd, parts) {
+                Ok(_) => return Ok(()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(Errno(e.raw_os_error())),
+            }
+        }
+    }
+}
+
+impl Kernel for Device {
+    async fn reply(&self, unique: u64, parts: &[&[u8]]) -> Result<(), Errno> {
         let len: usize = OUT_HEADER_LEN + parts.iter().map(|p| p.len()).sum::<usize>();
         let head = OutHeader {
             len: u32::try_from(len).map_err(|_| Errno::EIO)?,
@@ -84,8 +96,7 @@ impl Device {
         self.write(&slices)
     }
 
-    /// Fails the request `unique`.
-    pub fn refuse(&self, unique: u64, error: Errno) -> Result<(), Errno> {
+    async fn refuse(&self, unique: u64, error: Errno) -> Result<(), Errno> {
         let number = match error.0 {
             n @ 1..ERROR_END => n,
             _ => libc::EIO,
@@ -98,21 +109,9 @@ impl Device {
         self.write(&[IoSlice::new(&head.to_vec())])
     }
 
-    /// Tells the kernel something that it never waits with; others go through
-    /// [`Notices`](super::notices::Notices). ENOENT: it has nothing of that.
-    pub fn tell(&self, notice: &Notice) -> Result<(), Errno> {
+    fn tell(&self, notice: &Notice) -> Result<(), Errno> {
         assert!(!notice.may_wait(), "{notice:?} would stop the mount");
         self.write(&[IoSlice::new(&notice.to_bytes())])
-    }
-
-    fn write(&self, parts: &[IoSlice<'_>]) -> Result<(), Errno> {
-        loop {
-            match rustix::io::writev(&self.fd, parts) {
-                Ok(_) => return Ok(()),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(Errno(e.raw_os_error())),
-            }
-        }
     }
 }
 

@@ -23,6 +23,7 @@ pub mod dirs;
 pub mod fault;
 mod journal;
 pub mod kept;
+pub mod kernel;
 pub mod mount;
 pub mod mounts;
 pub mod nodes;

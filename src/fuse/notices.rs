@@ -20,7 +20,7 @@ pub struct Notices {
 
 /// A notice on its way.
 pub struct Letter {
-    pub message: Vec<u8>,
+    pub notice: Notice,
     told: Told,
     _permit: Option<Permit>,
 }
@@ -42,10 +42,10 @@ impl Default for Notices {
 }
 
 impl Notices {
-    pub fn post(&self, notice: &Notice, permit: Option<Permit>) -> Told {
+    pub fn post(&self, notice: Notice, permit: Option<Permit>) -> Told {
         let told = Told::default();
         self.posted.push(Letter {
-            message: notice.to_bytes(),
+            notice,
             told: told.clone(),
             _permit: permit,
         });

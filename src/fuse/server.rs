@@ -33,10 +33,10 @@ pub async fn serve<U: Upstream>(
 
 /// Carries notices to the kernel, each in a context of its own (C3).
 async fn carry<U: Upstream>(local: Local, session: Rc<Session<Local, U>>, device: Descriptor) {
-    while let Some(mut letter) = session.notices.next().await {
+    while let Some(letter) = session.next_notice().await {
         let (own, device) = (local.clone(), device.clone());
         local.spawn(async move {
-            let message = std::mem::take(&mut letter.message);
+            let message = letter.notice.to_bytes();
             let written = own.write_apart(&device, message).await;
             letter.end(written.map(|_| ()));
         });
@@ -49,7 +49,7 @@ async fn carry<U: Upstream>(local: Local, session: Rc<Session<Local, U>>, device
 /// look that would find nothing behind it is spared: the poll tells as well.
 fn drain<U: Upstream>(session: &Rc<Session<Local, U>>, inbox: &mut Inbox) -> Result<bool, Errno> {
     for _ in 0..TAKEN_AT_ONCE {
-        match session.device.receive(inbox)? {
+        match session.kernel.receive(inbox)? {
             Received::Message(message) => session.on_message(message),
             Received::Nothing => return Ok(true),
             Received::Unmounted => {

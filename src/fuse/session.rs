@@ -2,17 +2,18 @@
 //! to the client and its answer to the kernel.
 
 use super::abi::flag::{init, read};
-use super::abi::input::InHeader;
+use super::abi::input::{InHeader, InitIn};
 use super::abi::parse::Op;
 use super::callers::Callers;
 use super::device::{Device, Message};
 use super::dirs::Dirs;
 use super::kept::Kept;
+use super::kernel::Kernel;
 use super::nodes::{Node, Nodes};
-use super::notices::Notices;
+use super::notices::{Letter, Notices};
 use super::takeback::Taker;
 use super::upstream::{Answer, Export, Interrupt, Upstream};
-use crate::base::{Errno, Slice};
+use crate::base::{Errno, Mono, Slice};
 use crate::client::{Context, Cred};
 use crate::wire::{Reply, Request};
 use crate::world::sync::Signal;
@@ -20,13 +21,14 @@ use crate::world::{Level, World};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 /// One mount: what the kernel knows of it, and who answers for it. Lives on
 /// the mount's one thread; no borrow of a cell is held over an await.
-pub struct Session<W: World, U: Upstream> {
+pub struct Session<W: World, U: Upstream, K: Kernel = Device> {
     pub(super) world: W,
     pub(super) upstream: U,
-    pub(super) device: Device,
+    pub(super) kernel: K,
     pub(super) export: Export,
     pub(super) nodes: RefCell<Nodes>,
     pub(super) dirs: RefCell<Dirs>,
@@ -44,9 +46,11 @@ pub struct Session<W: World, U: Upstream> {
     pub(super) kept: RefCell<Kept>,
     /// What it is told where it may make the teller wait.
     pub(super) notices: Notices,
+    /// Since when the reply that is being made gives something to believe.
+    pub(super) given: Cell<Option<Mono>>,
     /// Whether all names can be taken back at once (Linux 6.16).
     pub(super) epochs: Cell<bool>,
-    this: Weak<Session<W, U>>,
+    this: Weak<Session<W, U, K>>,
 }
 
 /// Who sent a request, and which.
@@ -77,13 +81,13 @@ pub(super) enum Outcome {
     Silent,
 }
 
-impl<W: World, U: Upstream> Session<W, U> {
+impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     #[must_use]
-    pub fn new(world: W, upstream: U, device: Device) -> Rc<Session<W, U>> {
+    pub fn new(world: W, upstream: U, kernel: K) -> Rc<Session<W, U, K>> {
         let export = upstream.export();
         let session = Rc::new_cyclic(|this| Session {
             world,
-            device,
+            kernel,
             export,
             nodes: RefCell::new(Nodes::new(export.root)),
             dirs: RefCell::default(),
@@ -96,6 +100,7 @@ impl<W: World, U: Upstream> Session<W, U> {
             changed: Signal::default(),
             kept: RefCell::default(),
             notices: Notices::default(),
+            given: Cell::default(),
             epochs: Cell::new(false),
             this: Weak::clone(this),
             upstream,
@@ -112,11 +117,11 @@ impl<W: World, U: Upstream> Session<W, U> {
 
     /// Takes in a request: at once what concerns this table alone, the rest in
     /// a task of its own.
-    pub(super) fn on_message(self: &Rc<Self>, message: Message) {
+    pub fn on_message(self: &Rc<Self>, message: Message) {
         let Message { head, op, payload } = message;
         let op = match op {
             Ok(op) => op,
-            Err(errno) => return self.answer(&head, Err(errno)),
+            Err(errno) => return self.refuse(head, errno),
         };
         match op {
             Op::Forget(list) => {
@@ -133,9 +138,20 @@ impl<W: World, U: Upstream> Session<W, U> {
                     interrupt.raise();
                 }
             }
-            Op::Init(args) => self.answer(&head, self.on_init(args)),
+            Op::Init(args) => self.init(head, args),
             op => self.start(head, op, payload),
         }
+    }
+
+    /// What waits for the agreement runs after the kernel has been told of it.
+    fn init(self: &Rc<Self>, head: InHeader, args: InitIn) {
+        let session = Rc::clone(self);
+        self.spawn(async move { session.answer(&head, session.on_init(args)).await });
+    }
+
+    fn refuse(self: &Rc<Self>, head: InHeader, errno: Errno) {
+        let session = Rc::clone(self);
+        self.spawn(async move { session.answer(&head, Err(errno)).await });
     }
 
     fn start(self: &Rc<Self>, head: InHeader, op: Op, payload: Option<Slice>) {
@@ -154,7 +170,7 @@ impl<W: World, U: Upstream> Session<W, U> {
         self.spawn(async move {
             let outcome = session.run(&origin, op, payload).await;
             session.unanswered.borrow_mut().remove(&origin.head.unique);
-            session.answer(&origin.head, outcome);
+            session.answer(&origin.head, outcome).await;
             if is_fill {
                 session.filled(origin.head.nodeid, origin.head.unique);
             }
@@ -172,6 +188,12 @@ impl<W: World, U: Upstream> Session<W, U> {
         let pages = &mut self.kept.borrow_mut().pages;
         pages.begin(nodeid, unique, args.offset, args.size, from.begun);
         true
+    }
+
+    /// What the kernel is to be told next where it may make the teller wait:
+    /// each notice goes in a context of its own (C3). Never ends.
+    pub async fn next_notice(&self) -> Option<Letter> {
+        self.notices.next().await
     }
 
     /// Requests that the kernel waits for.
@@ -230,16 +252,17 @@ impl<W: World, U: Upstream> Session<W, U> {
         }
     }
 
-    fn answer(&self, head: &InHeader, outcome: Result<Outcome, Errno>) {
+    async fn answer(&self, head: &InHeader, outcome: Result<Outcome, Errno>) {
+        let given = self.given.take();
         let sent = match &outcome {
             Ok(Outcome::Silent) => Ok(()),
-            Ok(Outcome::Done) => self.device.reply(head.unique, &[]),
-            Ok(Outcome::Bytes(bytes)) => self.device.reply(head.unique, &[bytes]),
+            Ok(Outcome::Done) => self.kernel.reply(head.unique, &[]).await,
+            Ok(Outcome::Bytes(bytes)) => self.kernel.reply(head.unique, &[bytes]).await,
             Ok(Outcome::Data(parts)) => {
                 let parts: Vec<&[u8]> = parts.iter().map(|p| &p[..]).collect();
-                self.device.reply(head.unique, &parts)
+                self.kernel.reply(head.unique, &parts).await
             }
-            Err(errno) => self.device.refuse(head.unique, *errno),
+            Err(errno) => self.kernel.refuse(head.unique, *errno).await,
         };
         match sent {
             // ENOENT: the connection was aborted and the request with it; the
@@ -252,6 +275,18 @@ impl<W: World, U: Upstream> Session<W, U> {
                     head.opcode
                 ),
             ),
+        }
+        if let Some(given) = given {
+            self.on_written(given);
+        }
+    }
+
+    /// The kernel counts from when a reply is written. If the process was
+    /// stopped since the reply was made, that is longer than it was meant.
+    fn on_written(&self, given: Mono) {
+        let late = self.world.now() - given;
+        if late > LATE_MAX {
+            self.this().take_back_late(late);
         }
     }
 
@@ -302,3 +337,7 @@ impl<W: World, U: Upstream> Session<W, U> {
         self.has(init::DIRECT_IO_ALLOW_MMAP)
     }
 }
+
+/// Between the making of a reply and its writing: less than the margin after
+/// which the box passes locks on.
+const LATE_MAX: Duration = Duration::from_millis(50);

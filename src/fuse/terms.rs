@@ -7,9 +7,10 @@ use super::abi::notify::Notice;
 use super::abi::output::{EntryOut, OpenOut, Validity};
 use super::kept::end_of;
 use super::kept::names::Turn;
+use super::kernel::Kernel;
 use super::session::{Origin, Session};
 use super::upstream::Upstream;
-use crate::base::{Attr, Bits, Codec, Extent, Fid, Name, OpenId};
+use crate::base::{Attr, Bits, Codec, Extent, Fid, Mono, Name, OpenId};
 use crate::client::Terms;
 use crate::wire::op::Entry;
 use crate::world::World;
@@ -24,7 +25,7 @@ pub(super) struct At<'a> {
     pub listing: Option<Turn>,
 }
 
-impl<W: World, U: Upstream> Session<W, U> {
+impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     /// What may be believed of `fid` on the word of an answer that was asked
     /// for at `begun`, in the order of takings.
     pub(super) fn terms(&self, begun: u64, fid: Fid) -> Terms {
@@ -58,6 +59,35 @@ impl<W: World, U: Upstream> Session<W, U> {
         self.named(at, entry.fid, &entry.attr, terms).to_vec()
     }
 
+    /// The same in an answer to a change. The kernel takes its attributes in
+    /// whatever it was told to drop after it was written: those of a node that
+    /// it had before (`is_known`) are shown once, and asked for again.
+    pub(super) fn changed(
+        &self,
+        from: &Origin,
+        at: (u64, &Name),
+        entry: &Entry,
+        is_known: bool,
+    ) -> Vec<u8> {
+        let mut terms = self.terms(from.begun, entry.fid);
+        if is_known {
+            terms.attr = Duration::ZERO;
+        }
+        let (parent, name) = at;
+        let listing = None;
+        let at = At {
+            parent,
+            name,
+            listing,
+        };
+        self.named(Some(at), entry.fid, &entry.attr, terms).to_vec()
+    }
+
+    /// Does the kernel have the node?
+    pub(super) fn is_known(&self, fid: Fid) -> bool {
+        self.nodes.borrow().number(fid).is_some()
+    }
+
     /// Names a node to the kernel under `terms`.
     pub(super) fn named(
         &self,
@@ -68,12 +98,13 @@ impl<W: World, U: Upstream> Session<W, U> {
     ) -> EntryOut {
         let (terms, attr) = self.up_to_date(fid, attr, terms);
         let nodeid = self.nodes.borrow_mut().remember(fid, attr.ino);
-        let entry = at.map_or(Duration::ZERO, |at| match self.is_current(at, Some(fid)) {
+        let is_good = |at| self.is_current(at, Some(fid)) && !self.is_overtaken(at);
+        let entry = match at.is_some_and(is_good) {
             true => terms.name,
             false => Duration::ZERO,
-        });
+        };
         if let Some(at) = at.filter(|_| !entry.is_zero()) {
-            let until = end_of(self.world.now(), entry);
+            let until = self.give(entry);
             let names = &mut self.kept.borrow_mut().names;
             names.give(at.parent, at.name, nodeid, until, at.listing);
         }
@@ -98,12 +129,18 @@ impl<W: World, U: Upstream> Session<W, U> {
         dir.is_some_and(|dir| self.upstream.is_current(dir.fid, at.name, fid))
     }
 
+    /// A listing that names it as well may be taken in after this reply, and be
+    /// what the kernel believes then: it stays entered as what that said.
+    fn is_overtaken(&self, at: At<'_>) -> bool {
+        at.listing.is_none() && self.kept.borrow().names.is_listed(at.parent, at.name)
+    }
+
     /// The kernel counts a directory's links only by asking; what changed them
     /// has been answered by now.
     pub(super) fn links_changed(&self, nodeid: u64) {
         if self.kept.borrow().has_attrs(nodeid, self.world.now()) {
             // Whatever it says: it asks again when they expire.
-            let _ = self.device.tell(&Notice::Attributes { nodeid });
+            let _ = self.kernel.tell(&Notice::Attributes { nodeid });
         }
     }
 
@@ -114,9 +151,17 @@ impl<W: World, U: Upstream> Session<W, U> {
         (self.attrs_for(from.head.nodeid, terms.attr), attr)
     }
 
+    /// The reply being made gives something to believe: until then.
+    fn give(&self, valid: Duration) -> Mono {
+        let now = self.world.now();
+        let first = self.given.get().unwrap_or(now);
+        self.given.set(Some(first));
+        end_of(now, valid)
+    }
+
     fn attrs_for(&self, nodeid: u64, attr: Duration) -> Validity {
         if !attr.is_zero() {
-            let until = end_of(self.world.now(), attr);
+            let until = self.give(attr);
             self.kept.borrow_mut().give_attrs(nodeid, until);
         }
         Validity {
@@ -132,12 +177,12 @@ impl<W: World, U: Upstream> Session<W, U> {
         if entry.is_zero() || !self.upstream.is_current(parent, name, None) {
             return None;
         }
-        let now = self.world.now();
+        let until = self.give(entry);
         let names = &mut self.kept.borrow_mut().names;
-        if !names.has_room(now) {
+        if names.is_listed(from.head.nodeid, name) || !names.has_room(self.world.now()) {
             return None;
         }
-        names.give(from.head.nodeid, name, 0, end_of(now, entry), None);
+        names.give(from.head.nodeid, name, 0, until, None);
         let attr = Duration::ZERO;
         Some(Validity { entry, attr }.absent_out().to_vec())
     }

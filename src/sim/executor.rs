@@ -42,6 +42,8 @@ pub(super) struct Core {
     pub(super) links: RefCell<Vec<std::rc::Weak<super::net::Link>>>,
     pub(super) cuts: RefCell<Vec<(u64, u64)>>,
     pub(super) origins: RefCell<BTreeMap<TargetId, Origin>>,
+    /// Nodes whose processes are stopped, and their tasks that are ready.
+    pub(super) paused: RefCell<BTreeMap<u64, Vec<u64>>>,
     log: RefCell<Vec<String>>,
     echo: bool,
 }
@@ -105,6 +107,7 @@ impl Sim {
                 links: RefCell::default(),
                 cuts: RefCell::default(),
                 origins: RefCell::default(),
+                paused: RefCell::default(),
                 log: RefCell::default(),
                 echo: std::env::var_os("FOREBAY_SIM_LOG").is_some(),
             }),
@@ -302,6 +305,13 @@ impl Core {
     }
 
     fn poll(&self, id: u64) {
+        let node = self.tasks.borrow().get(&id).map(|task| task.node);
+        let mut paused = self.paused.borrow_mut();
+        if let Some(held) = node.and_then(|node| paused.get_mut(&node)) {
+            held.push(id);
+            return;
+        }
+        drop(paused);
         let taken = self.tasks.borrow_mut().get_mut(&id).and_then(|task| {
             let future = task.future.take()?;
             Some((future, task.waker.clone()))
@@ -331,6 +341,16 @@ impl Core {
         self.polls_here.set(self.polls_here.get() + 1);
         if self.polls_here.get() > POLLS_MAX {
             self.stuck("tasks spin without waiting for anything");
+        }
+    }
+
+    /// Lets the tasks of a paused node run again.
+    pub(super) fn resume(&self, node: u64) {
+        let held = self.paused.borrow_mut().remove(&node);
+        for id in held.into_iter().flatten() {
+            if let Some(task) = self.tasks.borrow().get(&id) {
+                task.waker.wake_by_ref();
+            }
         }
     }
 

@@ -20,6 +20,8 @@ pub enum Deed {
     Missing,
     /// It was the number, and became larger by the second.
     Added(u64, u64),
+    /// It was the number, or zero and became it.
+    Ensured(u64),
     /// A write whose client never learned whether it happened.
     MaybeWrite(u64),
     /// The same of a removal.
@@ -35,6 +37,7 @@ impl Deed {
             Deed::Removed => (state != 0).then_some(0),
             Deed::Missing => (state == 0).then_some(0),
             Deed::Added(at, more) => (at == state).then_some(at + more),
+            Deed::Ensured(value) => (state == 0 || state == value).then_some(value),
             Deed::MaybeRemove => Some(0),
         }
     }

@@ -122,7 +122,23 @@ impl Sim {
             origin.abandon(&self.core, node.id);
         }
         self.core.drop_tasks(|of| of == node.id);
+        self.core.resume(node.id);
         drop(node.arrivals.take());
+    }
+
+    /// Stops the processes of the node where they stand, as SIGSTOP does: its
+    /// machine goes on, and takes in what is sent to it.
+    pub fn pause(&self, name: &str) {
+        let node = self.core.node_or_new(name);
+        self.core.trace("pause", node.id);
+        self.core.paused.borrow_mut().entry(node.id).or_default();
+    }
+
+    /// The processes of the node go on.
+    pub fn resume(&self, name: &str) {
+        let node = self.core.node_or_new(name);
+        self.core.trace("resume", node.id);
+        self.core.resume(node.id);
     }
 
     /// Asks every shard of the node to stop.

@@ -7,6 +7,7 @@ use crate::client::ledger::State;
 use crate::client::{CallError, Import, ahead};
 use crate::wire::op::{Cancel, Claim};
 use crate::wire::{CallbackHead, Frame, LockCancel, Request};
+use crate::world::stream::Sender;
 use crate::world::sync::Promise;
 use crate::world::{Level, World};
 use std::rc::Rc;
@@ -152,14 +153,26 @@ pub async fn on_restarted<W: World>(import: &Rc<Import<W>>) {
     }
 }
 
-/// The box has thrown the client out: nothing is held.
-pub async fn on_evicted<W: World>(import: &Rc<Import<W>>) {
+/// The box has thrown the client out: nothing is held. Until the box knows that
+/// nothing of before is believed any more either, it lets nobody else change it.
+/// The connection goes on meanwhile: the taking back may wait for its answers.
+pub fn on_evicted<W: World>(import: &Rc<Import<W>>, sender: &Sender<W::Conn>) {
     let cached = &import.cached;
     cached.held.borrow_mut().clear();
     cached.known.borrow_mut().clear();
-    if let Some(above) = cached.above() {
-        above.take_back_all().await;
-    }
+    let taken = cached.above().map(|above| above.take_back_all());
+    let (import, sender) = (Rc::clone(import), sender.clone());
+    let world = import.world.clone();
+    world.spawn(async move {
+        if let Some(taken) = taken {
+            taken.await;
+        }
+        // If the connection has ended, the box counts the lease out.
+        if !sender.is_closed() {
+            let nothing = Request::Cancel(Cancel { locks: Vec::new() });
+            sender.push(import.ledger.borrow_mut().control(nothing).1);
+        }
+    });
 }
 
 /// The frame that claims what is kept over a restart, before the replay is

@@ -199,42 +199,53 @@ impl Held {
     /// Everything ends but the right to write bytes, and what the client has to
     /// itself: the box restarted, and what is left is claimed again (L13). Bytes
     /// that were stored above, and changes that were answered, which nobody else
-    /// has, depend on it.
+    /// has, depend on it, also while it is being given up (C7).
     pub fn keep_writing(&mut self) -> (Vec<Ending>, Vec<LockGrant>) {
-        let mut ends = Vec::new();
-        let mut kept = Vec::new();
-        for (id, lock) in std::mem::take(&mut self.locks) {
-            let bits = match lock.mode {
-                Mode::Ex => lock.bits,
-                mode if mode.is_write() => lock.bits.and(Bits::DATA),
-                _ => Bits::NONE,
-            };
-            let keeps = !bits.is_empty();
-            let end = lock.bits.without(bits);
-            if !end.is_empty() {
-                ends.push(Ending {
-                    lock: id,
-                    fid: lock.fid,
-                    bits: end,
-                    extent: lock.extent,
-                    mode: lock.mode,
-                });
-            }
-            if keeps {
-                kept.push(LockGrant {
-                    lock: id,
-                    fid: lock.fid,
-                    mode: lock.mode,
-                    bits,
-                    extent: lock.extent,
-                });
-            }
-        }
+        let before = std::mem::take(&mut self.locks);
         self.by_file.clear();
-        for grant in &kept {
-            self.on_grant(grant);
+        let mut kept = Vec::new();
+        let stays = |lock: &Lock| match lock.mode {
+            Mode::Ex => Bits::ALL,
+            mode if mode.is_write() => Bits::DATA,
+            _ => Bits::NONE,
+        };
+        for (id, lock) in &before {
+            let (bits, ending) = (lock.bits.and(stays(lock)), lock.ending.and(stays(lock)));
+            if !bits.with(ending).is_empty() {
+                let left = Lock {
+                    bits,
+                    ending,
+                    ..*lock
+                };
+                self.locks.insert(*id, left);
+                self.by_file.entry(lock.fid).or_default().push(*id);
+                kept.push(LockGrant {
+                    lock: *id,
+                    fid: lock.fid,
+                    mode: lock.mode,
+                    bits: bits.with(ending),
+                    extent: lock.extent,
+                });
+            }
         }
-        (ends, kept)
+        let ends = before.iter().filter_map(|(id, lock)| {
+            // Pages that may be stored to are taken back only with that right:
+            // they are written first, which the box takes when it has recovered.
+            let is_written = |k: &LockGrant| k.fid == lock.fid && k.extent.contains(lock.extent);
+            let left = match kept.iter().any(is_written) {
+                true => stays(lock).with(Bits::DATA),
+                false => stays(lock),
+            };
+            let bits = lock.bits.without(left);
+            (!bits.is_empty()).then_some(Ending {
+                lock: *id,
+                fid: lock.fid,
+                bits,
+                extent: lock.extent,
+                mode: lock.mode,
+            })
+        });
+        (ends.collect(), kept)
     }
 
     /// Nothing is held any more.
@@ -330,5 +341,32 @@ mod tests {
         assert_eq!((kept[0].lock, kept.len()), (b, 1));
         assert!(held.covers_data(Fid::new(1, 1), Mode::Pr, Extent::ALL));
         assert_eq!(held.bits(Fid::new(1, 1)), Bits::DATA);
+    }
+
+    /// What takes pages back waits for their writes, and those for the box: the
+    /// right to write is claimed although it is being given up, and no other
+    /// lock's end takes its pages back.
+    #[test]
+    fn a_right_to_write_that_is_being_given_up_is_claimed_too_l13() {
+        let mut held = Held::default();
+        let (a, b) = (held.ask(1), held.ask(1));
+        held.on_grant(&grant(a, 1, Bits::DATA.with(Bits::PERM)));
+        held.on_grant(&LockGrant {
+            mode: Mode::Pw,
+            ..grant(b, 1, Bits::DATA)
+        });
+        let Called::Ends(ending) = held.on_called(b, Bits::DATA) else {
+            panic!("it is held");
+        };
+        let (ends, kept) = held.keep_writing();
+        assert_eq!(kept.iter().map(|k| k.lock).collect::<Vec<_>>(), [b]);
+        assert_eq!(
+            ends.iter().map(|e| e.bits).collect::<Vec<_>>(),
+            [Bits::PERM]
+        );
+        assert!(!held.covers_data(Fid::new(1, 1), Mode::Pr, Extent::ALL));
+        assert_eq!(held.on_called(b, Bits::DATA), Called::Ending);
+        held.on_ended(&ending);
+        assert_eq!(held.len(), 0);
     }
 }

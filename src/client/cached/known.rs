@@ -80,6 +80,10 @@ impl Known {
     pub fn on_own(&mut self, fid: Fid, attr: &Attr) {
         let own = self.own(fid);
         own.version = own.version.max(attr.version);
+        // Older ones are over, also where this answer is not taken in.
+        if let Some(node) = self.nodes.get_mut(&fid) {
+            node.attr.take_if(|old| old.version < attr.version);
+        }
     }
 
     fn is_fresh(&self, dir: Fid, asked: Asked) -> bool {
@@ -283,6 +287,19 @@ mod tests {
         known.forget(FILE, Bits::ALL);
         known.on_own(FILE, &attr(9));
         known.on_attr(FILE, &attr(8), asked);
+        assert!(known.attr(FILE).is_none());
+    }
+
+    /// A change that was asked for before an eviction takes place after it.
+    #[test]
+    fn an_own_change_ends_what_is_older_also_if_its_answer_is_not_taken_in() {
+        let mut known = Known::default();
+        let early = known.ask();
+        known.clear();
+        let late = known.ask();
+        known.on_attr(FILE, &attr(7), late);
+        known.on_own(FILE, &attr(8));
+        known.on_attr(FILE, &attr(8), early);
         assert!(known.attr(FILE).is_none());
     }
 

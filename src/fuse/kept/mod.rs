@@ -45,7 +45,15 @@ impl Kept {
     #[must_use]
     pub fn with_attrs(&self, now: Mono) -> Vec<u64> {
         let live = self.attrs.iter().filter(|(_, until)| **until > now);
-        live.map(|(nodeid, _)| *nodeid).collect()
+        sorted(live.map(|(nodeid, _)| *nodeid))
+    }
+
+    /// The kernel believes for so much longer what it was given.
+    pub fn postpone(&mut self, by: Duration) {
+        for until in self.attrs.values_mut() {
+            *until = *until + by;
+        }
+        self.names.postpone(by);
     }
 
     /// The kernel gave the node back, and with it all that it believed of it.
@@ -54,6 +62,13 @@ impl Kept {
         self.names.forget(nodeid);
         self.pages.forget(nodeid);
     }
+}
+
+/// In an order that a simulated run repeats.
+fn sorted(nodes: impl Iterator<Item = u64>) -> Vec<u64> {
+    let mut all: Vec<u64> = nodes.collect();
+    all.sort_unstable();
+    all
 }
 
 /// The end of what is valid for `valid` from `now` on. The kernel counts from

@@ -3,6 +3,7 @@
 use crate::base::{Mono, Name};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Names by directory, and by what they lead to. Positive ones are bounded by
 /// the nodes that the kernel holds, negative ones by [`ABSENT_MAX`].
@@ -15,6 +16,15 @@ pub struct Names {
     last: u64,
     /// Counts raises of the dentry epoch: what was given before one is over.
     epoch: u64,
+    /// The names in each open directory's last answer, which the kernel may
+    /// not have taken in yet.
+    listed: HashMap<u64, Listed>,
+}
+
+#[derive(Default, Debug)]
+struct Listed {
+    turn: u64,
+    names: Vec<(u64, Rc<Name>)>,
 }
 
 /// What a name was said to be.
@@ -30,7 +40,8 @@ struct Given {
 
 /// One answer to one open directory's READDIRPLUS. What it tells becomes part
 /// of the kernel's cache at the epoch when it is taken in, which is proved by
-/// the next request of the same open directory only.
+/// the next request of the same open directory only: until then, a raise of the
+/// epoch ends nothing of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
     pub fh: u64,
@@ -45,17 +56,6 @@ pub struct Held {
     pub until: Mono,
     pub listing: Option<Turn>,
     serial: u64,
-}
-
-/// Why a held name still counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// It was given after the last raise of the epoch.
-    Believed,
-    /// The epoch was raised since; only an answer to a listing could revive it.
-    Raised,
-    /// Expired, forgotten, or given anew.
-    Over,
 }
 
 impl Names {
@@ -83,6 +83,11 @@ impl Names {
             None => (Rc::new(name.clone()), None),
         };
         dir.insert(Rc::clone(&key), given);
+        if let Some(turn) = listing {
+            let listed = self.listed.entry(turn.fh).or_default();
+            listed.turn = turn.turn;
+            listed.names.push((parent, Rc::clone(&key)));
+        }
         let was_absent = old.is_some_and(|old| old.nodeid == 0);
         self.absent += usize::from(nodeid == 0);
         self.absent -= usize::from(was_absent);
@@ -128,37 +133,63 @@ impl Names {
     pub fn absent_in(&self, dir: u64) -> Vec<Held> {
         let all = self.dirs.get(&dir).into_iter().flatten();
         let absent = all.filter(|(_, given)| given.nodeid == 0);
-        absent.map(|(name, given)| held(dir, name, given)).collect()
+        in_order(absent.map(|(name, given)| held(dir, name, given)))
     }
 
     /// All names.
     #[must_use]
     pub fn all(&self) -> Vec<Held> {
         let dirs = self.dirs.iter();
-        dirs.flat_map(|(dir, names)| names.iter().map(|(name, given)| held(*dir, name, given)))
-            .collect()
+        in_order(
+            dirs.flat_map(|(dir, names)| names.iter().map(|(name, given)| held(*dir, name, given))),
+        )
     }
 
+    /// May the kernel still believe it? Not if it has expired, was forgotten, or
+    /// given anew, nor since the epoch was raised.
     #[must_use]
-    pub fn standing(&self, held: &Held, now: Mono) -> Standing {
-        let given = self
-            .dirs
-            .get(&held.parent)
-            .and_then(|dir| dir.get(&held.name));
-        match given {
-            Some(given) if given.serial == held.serial && given.until > now => {
-                match given.epoch == self.epoch {
-                    true => Standing::Believed,
-                    false => Standing::Raised,
+    pub fn is_believed(&self, held: &Held, now: Mono) -> bool {
+        let dir = self.dirs.get(&held.parent);
+        let given = dir.and_then(|dir| dir.get(&held.name));
+        given.is_some_and(|given| {
+            given.serial == held.serial && given.until > now && given.epoch == self.epoch
+        })
+    }
+
+    /// The dentry epoch was raised. Answers to listings that are not known to be
+    /// taken in yet may bring their names to life at the new one.
+    pub fn raise(&mut self) {
+        let before = self.epoch;
+        self.epoch += 1;
+        for (fh, listed) in &self.listed {
+            let (fh, turn) = (*fh, listed.turn);
+            for (parent, name) in &listed.names {
+                let given = self.dirs.get_mut(parent).and_then(|dir| dir.get_mut(name));
+                let is_of = |g: &&mut Given| g.listing == Some(Turn { fh, turn });
+                if let Some(given) = given.filter(is_of).filter(|g| g.epoch == before) {
+                    given.epoch = self.epoch;
                 }
             }
-            _ => Standing::Over,
         }
     }
 
-    /// The dentry epoch was raised.
-    pub fn raise(&mut self) {
-        self.epoch += 1;
+    /// Is the name in an answer to a listing that is not known to be taken in?
+    /// Whatever another reply says of it, that one may come later.
+    #[must_use]
+    pub fn is_listed(&self, parent: u64, name: &Name) -> bool {
+        let given = self.dirs.get(&parent).and_then(|dir| dir.get(name));
+        let turn = given.and_then(|given| given.listing);
+        turn.is_some_and(|turn| {
+            self.listed
+                .get(&turn.fh)
+                .is_some_and(|l| l.turn == turn.turn)
+        })
+    }
+
+    /// The kernel has taken in the last answer of the open directory `fh`, or
+    /// has closed it.
+    pub fn taken_in(&mut self, fh: u64) {
+        self.listed.remove(&fh);
     }
 
     /// The kernel no longer believes `held`.
@@ -167,6 +198,13 @@ impl Names {
         let same = dir.and_then(|dir| dir.get(&held.name));
         if same.is_some_and(|given| given.serial == held.serial) {
             self.remove(held.parent, &held.name);
+        }
+    }
+
+    /// All names are believed for so much longer.
+    pub(super) fn postpone(&mut self, by: Duration) {
+        for given in self.dirs.values_mut().flat_map(HashMap::values_mut) {
+            given.until = given.until + by;
         }
     }
 
@@ -233,6 +271,13 @@ impl Names {
     }
 }
 
+/// As they were given.
+fn in_order(names: impl Iterator<Item = Held>) -> Vec<Held> {
+    let mut all: Vec<Held> = names.collect();
+    all.sort_unstable_by_key(|held| held.serial);
+    all
+}
+
 fn held(parent: u64, name: &Rc<Name>, given: &Given) -> Held {
     Held {
         parent,
@@ -279,15 +324,38 @@ mod tests {
         let mut names = Names::default();
         names.give(1, &a, 0, Mono(10), None);
         let held = names.absent_in(1).remove(0);
-        assert_eq!(names.standing(&held, Mono(9)), Standing::Believed);
-        assert_eq!(names.standing(&held, Mono(10)), Standing::Over);
+        assert!(names.is_believed(&held, Mono(9)));
+        assert!(!names.is_believed(&held, Mono(10)));
         names.raise();
-        assert_eq!(names.standing(&held, Mono(9)), Standing::Raised);
+        assert!(!names.is_believed(&held, Mono(9)));
         names.give(1, &a, 5, Mono(10), None);
-        assert_eq!(names.standing(&held, Mono(9)), Standing::Over);
+        assert!(!names.is_believed(&held, Mono(9)));
         assert!(names.absent_in(1).is_empty());
         names.drop_held(&held);
         assert_eq!(names.of(5).len(), 1, "the later one stays");
+    }
+
+    /// An answer to a listing is taken in after the epoch was raised, and so at
+    /// the new one.
+    #[test]
+    fn what_was_listed_outlives_an_epoch_until_it_is_known_to_be_taken_in() {
+        let (a, b) = (name("a"), name("b"));
+        let mut names = Names::default();
+        names.give(1, &a, 7, Mono(10), Some(Turn { fh: 3, turn: 1 }));
+        names.give(1, &b, 8, Mono(10), None);
+        names.raise();
+        let (listed, other) = (names.of(7).remove(0), names.of(8).remove(0));
+        assert!(names.is_believed(&listed, Mono(9)));
+        assert!(!names.is_believed(&other, Mono(9)));
+        assert!(names.is_listed(1, &a) && !names.is_listed(1, &b));
+        names.taken_in(3);
+        assert!(!names.is_listed(1, &a));
+        assert!(
+            names.is_believed(&listed, Mono(9)),
+            "at the new epoch, perhaps"
+        );
+        names.raise();
+        assert!(!names.is_believed(&listed, Mono(9)));
     }
 
     #[test]

@@ -134,7 +134,7 @@ impl Pages {
     #[must_use]
     pub fn all(&self) -> Vec<u64> {
         let present = self.nodes.iter().filter(|(_, node)| node.present);
-        present.map(|(nodeid, _)| *nodeid).collect()
+        super::sorted(present.map(|(nodeid, _)| *nodeid))
     }
 
     /// How many fills of the node began, ever.

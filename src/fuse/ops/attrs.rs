@@ -8,15 +8,16 @@ use crate::fuse::PID_XATTR;
 use crate::fuse::abi::ROOT_ID;
 use crate::fuse::abi::flag::SETXATTR_ACL_KILL_SGID;
 use crate::fuse::abi::input::SetxattrIn;
-use crate::fuse::abi::output::{GetxattrOut, StatfsOut};
+use crate::fuse::abi::output::{GetxattrOut, StatfsOut, Validity};
 use crate::fuse::abi::parse::Op;
+use crate::fuse::kernel::Kernel;
 use crate::fuse::session::{Origin, Outcome, Session};
 use crate::fuse::upstream::Upstream;
 use crate::wire::op::{Intent, OfFile, Setattr, StatfsReply, XattrName, XattrSet};
 use crate::wire::{Reply, Request, head};
 use crate::world::World;
 
-impl<W: World, U: Upstream> Session<W, U> {
+impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     pub(super) async fn on_getattr(&self, from: &Origin, op: Op) -> Result<Outcome, Errno> {
         let fid = self.node(from.head.nodeid)?.fid;
         let entry = entry_in(self.ask(from, of_file(fid)).await?)?;
@@ -35,7 +36,10 @@ impl<W: World, U: Upstream> Session<W, U> {
             ask.context.flags |= head::flags::KILL_PRIV;
         }
         let entry = entry_in(self.call(ask).await?.0)?;
-        let (validity, attr) = self.attrs(from, fid, &entry.attr);
+        // The kernel takes this answer in whatever it was told to drop after it
+        // was written: it is shown once, and asked for again.
+        let (_, attr) = self.attrs(from, fid, &entry.attr);
+        let validity = Validity::default();
         Ok(Outcome::Bytes(validity.attr_out(&attr).to_vec()))
     }
 

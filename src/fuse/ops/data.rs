@@ -9,6 +9,7 @@ use crate::fuse::abi::input::{
     WriteIn,
 };
 use crate::fuse::abi::output::{OffsetOut, WriteOut};
+use crate::fuse::kernel::Kernel;
 use crate::fuse::session::{Origin, Outcome, Session};
 use crate::fuse::upstream::Upstream;
 use crate::wire::op::{
@@ -18,7 +19,7 @@ use crate::wire::{Reply, Request, head};
 use crate::world::{Level, World};
 use std::rc::Rc;
 
-impl<W: World, U: Upstream> Session<W, U> {
+impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     pub(super) async fn on_open(&self, from: &Origin, args: OpenIn) -> Result<Outcome, Errno> {
         let fid = self.node(from.head.nodeid)?.fid;
         let open = self.upstream.next_open();
@@ -63,10 +64,13 @@ impl<W: World, U: Upstream> Session<W, U> {
         // It may have been there: then it has pages, perhaps, and a number that
         // must stay its own until the reply counts it.
         let Entry { fid, ref attr, .. } = entry;
+        let is_known = self.is_known(fid);
         let nodeid = self.nodes.borrow_mut().remember(fid, attr.ino);
         let opened = self.opened(from, nodeid, fid, open, args.flags).await;
-        let at = name.as_ref().map(|name| (from.head.nodeid, name));
-        let mut out = self.entry(from, at, &entry);
+        let mut out = match &name {
+            Some(name) => self.changed(from, (from.head.nodeid, name), &entry, is_known),
+            None => self.entry(from, None, &entry),
+        };
         self.nodes.borrow_mut().forget(nodeid, 1);
         out.extend(opened.to_vec());
         Ok(Outcome::Bytes(out))

@@ -6,6 +6,7 @@ use crate::fuse::abi::input::{ReadIn, ReleaseIn};
 use crate::fuse::abi::output::{Dirent, Listing, OpenOut};
 use crate::fuse::dirs::{Batch, DOTS, offset};
 use crate::fuse::kept::names::Turn;
+use crate::fuse::kernel::Kernel;
 use crate::fuse::nodes::Node;
 use crate::fuse::ops::entry_in;
 use crate::fuse::ops::names::of_file;
@@ -16,7 +17,7 @@ use crate::wire::op::{DirEntry, Readdir};
 use crate::wire::{Reply, Request};
 use crate::world::World;
 
-impl<W: World, U: Upstream> Session<W, U> {
+impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     /// Known to this mount alone: a listing needs no open at the box.
     pub(super) fn on_opendir(&self, from: &Origin) -> Result<Outcome, Errno> {
         self.node(from.head.nodeid)?;
@@ -31,6 +32,7 @@ impl<W: World, U: Upstream> Session<W, U> {
 
     pub(super) fn on_releasedir(&self, args: ReleaseIn) -> Result<Outcome, Errno> {
         self.dirs.borrow_mut().close(args.fh);
+        self.kept.borrow_mut().names.taken_in(args.fh);
         Ok(Outcome::Done)
     }
 
@@ -41,6 +43,7 @@ impl<W: World, U: Upstream> Session<W, U> {
         plus: bool,
     ) -> Result<Outcome, Errno> {
         let turn = self.dirs.borrow_mut().turn(args.fh);
+        self.kept.borrow_mut().names.taken_in(args.fh);
         let node = self.node(from.head.nodeid)?;
         let mut out = Listing::new(args.size as usize, plus);
         let kept = self.dirs.borrow_mut().take(args.fh, args.offset, plus);

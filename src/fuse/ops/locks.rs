@@ -7,6 +7,7 @@ use crate::base::{Codec, Errno, Extent, LockKind, OpenId, OwnerKind};
 use crate::client::{Context, LockCall};
 use crate::fuse::abi::flag::{LK_FLOCK, init};
 use crate::fuse::abi::input::{FileLock, FlushIn, LkIn};
+use crate::fuse::kernel::Kernel;
 use crate::fuse::session::{Origin, Outcome, Session};
 use crate::fuse::upstream::{Interrupt, Upstream};
 use crate::wire::filelock::{Getlk, LockState};
@@ -17,7 +18,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-impl<W: World, U: Upstream> Session<W, U> {
+impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     pub(super) async fn on_setlk(
         &self,
         from: &Origin,

@@ -9,6 +9,7 @@ mod start;
 
 use super::abi::Opcode;
 use super::abi::parse::Op;
+use super::kernel::Kernel;
 use super::session::{Origin, Outcome, Session};
 use super::upstream::Upstream;
 use crate::base::{Errno, Slice};
@@ -17,7 +18,7 @@ use crate::wire::op::Entry;
 use crate::world::World;
 use std::rc::Rc;
 
-impl<W: World, U: Upstream> Session<W, U> {
+impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     /// Carries out one request.
     pub(super) async fn run(
         self: &Rc<Self>,

@@ -5,13 +5,14 @@ use crate::base::codec::Bytes;
 use crate::base::{Errno, Fid, FileKind, Name, OpenId};
 use crate::fuse::abi::input::{MkdirIn, MknodIn};
 use crate::fuse::abi::parse::{LookupName, Op};
+use crate::fuse::kernel::Kernel;
 use crate::fuse::session::{Origin, Outcome, Session};
 use crate::fuse::upstream::Upstream;
 use crate::wire::op::{Create, Entry, Intent, Link, Named, OfFile, Readdir, Rename, Unlink};
 use crate::wire::{Reply, Request};
 use crate::world::World;
 
-impl<W: World, U: Upstream> Session<W, U> {
+impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     /// The operations that name a directory and an entry of it.
     pub(super) async fn on_name(&self, from: &Origin, op: Op) -> Result<Outcome, Errno> {
         let parent = self.node(from.head.nodeid)?.fid;
@@ -54,8 +55,8 @@ impl<W: World, U: Upstream> Session<W, U> {
                 let at = name.clone();
                 let link = Request::Link(Link { fid, parent, name });
                 let entry = entry_in(self.ask(from, link).await?)?;
-                let at = Some((from.head.nodeid, &at));
-                Ok(Outcome::Bytes(self.entry(from, at, &entry)))
+                let at = (from.head.nodeid, &at);
+                Ok(Outcome::Bytes(self.changed(from, at, &entry, true)))
             }
             _ => Err(Errno::EIO),
         }

@@ -6,6 +6,7 @@ use crate::fuse::abi::flag::init;
 use crate::fuse::abi::input::InitIn;
 use crate::fuse::abi::output::InitOut;
 use crate::fuse::abi::{MAJOR, MINOR, MINOR_EPOCHS, MINOR_MIN};
+use crate::fuse::kernel::Kernel;
 use crate::fuse::session::{Outcome, Session};
 use crate::fuse::upstream::Upstream;
 use crate::world::{Level, World};
@@ -32,7 +33,7 @@ const WANTED: u64 = init::ASYNC_READ
 /// What it cannot do without: requests would have other layouts or sizes.
 const NEEDED: u64 = init::INIT_EXT | init::SETXATTR_EXT | init::MAX_PAGES;
 
-impl<W: World, U: Upstream> Session<W, U> {
+impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     /// A kernel of a later major number is answered with ours and asks again.
     pub(in crate::fuse) fn on_init(&self, args: InitIn) -> Result<Outcome, Errno> {
         let offered = u64::from(args.flags) | (u64::from(args.flags2) << 32);

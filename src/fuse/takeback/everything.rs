@@ -2,14 +2,16 @@
 
 use super::Ending;
 use crate::base::Extent;
+use crate::fuse::kernel::Kernel;
 use crate::fuse::notices::Latch;
 use crate::fuse::session::Session;
 use crate::fuse::upstream::Upstream;
 use crate::world::World;
 use crate::world::sync::Semaphore;
 use std::rc::Rc;
+use std::time::Duration;
 
-impl<W: World, U: Upstream> Session<W, U> {
+impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     pub(super) fn take_back_all(self: &Rc<Self>) -> Ending {
         let at = self.kept.borrow_mut().races.note(None);
         let latch = Rc::new(Latch::default());
@@ -25,6 +27,15 @@ impl<W: World, U: Upstream> Session<W, U> {
             drop(part);
         });
         Box::pin(async move { latch.ended().await })
+    }
+
+    /// A reply was written `by` later than it was made. What is believed longer
+    /// than it was meant must not be (C1), and is what was given lately.
+    pub(in crate::fuse) fn take_back_late(self: &Rc<Self>, by: Duration) {
+        self.kept.borrow_mut().postpone(by);
+        self.take_all_names(&Rc::default());
+        let session = Rc::clone(self);
+        self.spawn(async move { session.take_all_attrs().await });
     }
 
     fn take_all_names(self: &Rc<Self>, latch: &Rc<Latch>) {

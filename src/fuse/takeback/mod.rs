@@ -19,6 +19,7 @@ mod names;
 mod pages;
 
 use super::abi::notify::Notice;
+use super::kernel::Kernel;
 use super::notices::Latch;
 use super::session::Session;
 use super::terms::TOLD;
@@ -30,9 +31,9 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 /// The mount, as its client sees it.
-pub(super) struct Taker<W: World, U: Upstream>(pub Weak<Session<W, U>>);
+pub(super) struct Taker<W: World, U: Upstream, K: Kernel>(pub Weak<Session<W, U, K>>);
 
-impl<W: World, U: Upstream> Above for Taker<W, U> {
+impl<W: World, U: Upstream, K: Kernel> Above for Taker<W, U, K> {
     fn take_back(&self, fid: Fid, bits: Bits, range: Extent) -> Ending {
         match self.0.upgrade() {
             Some(session) => session.take_back(fid, bits, range),
@@ -55,7 +56,7 @@ impl<W: World, U: Upstream> Above for Taker<W, U> {
     }
 }
 
-impl<W: World, U: Upstream> Session<W, U> {
+impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     fn take_back(self: &Rc<Self>, fid: Fid, bits: Bits, range: Extent) -> Ending {
         let at = self.kept.borrow_mut().races.note(Some((fid, bits, range)));
         let nodeid = self.nodes.borrow().number(fid);
@@ -108,7 +109,7 @@ impl<W: World, U: Upstream> Session<W, U> {
         if self.is_unmounted() || !self.kept.borrow().has_attrs(nodeid, self.world.now()) {
             return true;
         }
-        match self.device.tell(&Notice::Attributes { nodeid }) {
+        match self.kernel.tell(&Notice::Attributes { nodeid }) {
             Ok(()) => true,
             Err(Errno::ENOENT) => false,
             Err(e) => {

@@ -5,7 +5,8 @@
 
 use super::{PAUSE_MAX, PAUSE_MIN};
 use crate::fuse::abi::notify::Notice;
-use crate::fuse::kept::names::{Held, Standing};
+use crate::fuse::kept::names::Held;
+use crate::fuse::kernel::Kernel;
 use crate::fuse::notices::Latch;
 use crate::fuse::session::Session;
 use crate::fuse::upstream::Upstream;
@@ -14,7 +15,7 @@ use crate::world::{Level, World};
 use std::rc::Rc;
 use std::time::Duration;
 
-impl<W: World, U: Upstream> Session<W, U> {
+impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     /// Takes back `held`, as a part of `latch`.
     pub(super) fn take_names(self: &Rc<Self>, held: Vec<Held>, latch: &Rc<Latch>) {
         let held: Vec<Held> = held.into_iter().filter(|h| self.is_believed(h)).collect();
@@ -46,15 +47,27 @@ impl<W: World, U: Upstream> Session<W, U> {
             false => false,
         };
         if is_raised {
-            // What an answer to a listing told is taken in at the epoch of
-            // then, and so may outlive this one.
-            let mut pause = PAUSE_MIN;
-            while held.iter().any(|name| self.is_believed(name)) {
-                self.world.sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
-            }
+            self.raise_after_listings(&held).await;
         } else {
             latch.ended().await;
+        }
+    }
+
+    /// What an answer to a listing told is taken in at the epoch of then, and so
+    /// may outlive a raise: another follows when it is known to be taken in.
+    async fn raise_after_listings(&self, held: &[Held]) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let mut left = held.iter().filter(|name| self.is_believed(name)).peekable();
+            if left.peek().is_none() {
+                return;
+            }
+            let is_over = |turn| self.dirs.borrow().is_over(turn);
+            if left.all(|name| name.listing.is_none_or(is_over)) && self.raise_epoch() {
+                continue;
+            }
+            self.world.sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 
@@ -75,7 +88,7 @@ impl<W: World, U: Upstream> Session<W, U> {
             if !self.is_believed(held) {
                 return;
             }
-            let told = self.notices.post(&notice, Some(permit));
+            let told = self.notices.post(notice.clone(), Some(permit));
             match within(&self.world, left, told.get()).await {
                 None => return,
                 Some(Ok(())) => return self.kept.borrow_mut().names.drop_held(held),
@@ -92,19 +105,13 @@ impl<W: World, U: Upstream> Session<W, U> {
         if self.is_unmounted() {
             return false;
         }
-        match self.kept.borrow().names.standing(held, self.world.now()) {
-            Standing::Believed => true,
-            Standing::Over => false,
-            Standing::Raised => {
-                let dirs = self.dirs.borrow();
-                held.listing.is_some_and(|turn| !dirs.is_over(turn))
-            }
-        }
+        let names = &self.kept.borrow().names;
+        names.is_believed(held, self.world.now())
     }
 
     /// Ends all that the kernel believes of names; false if it cannot.
     pub(super) fn raise_epoch(&self) -> bool {
-        match self.device.tell(&Notice::Epoch) {
+        match self.kernel.tell(&Notice::Epoch) {
             Ok(()) => {
                 self.kept.borrow_mut().names.raise();
                 true

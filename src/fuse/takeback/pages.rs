@@ -8,6 +8,7 @@ use crate::base::{Bits, Errno, Extent, Fid};
 use crate::client::Ending;
 use crate::fuse::abi::notify::Notice;
 use crate::fuse::kept::pages::Around;
+use crate::fuse::kernel::Kernel;
 use crate::fuse::notices::Latch;
 use crate::fuse::session::Session;
 use crate::fuse::upstream::Upstream;
@@ -16,7 +17,7 @@ use crate::world::{Level, World};
 use std::rc::Rc;
 use std::time::Duration;
 
-impl<W: World, U: Upstream> Session<W, U> {
+impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     /// Drops the pages of `range`; those that a READ holds which began before
     /// the taking `at` are dropped once it is answered. Dirty ones are written
     /// first: the kernel asks for that meanwhile.
@@ -41,7 +42,7 @@ impl<W: World, U: Upstream> Session<W, U> {
     fn tell_pieces(&self, nodeid: u64, around: &Around) -> Rc<Latch> {
         let latch = Rc::new(Latch::default());
         for piece in &around.pieces {
-            let told = self.notices.post(&pages_of(nodeid, *piece), None);
+            let told = self.notices.post(pages_of(nodeid, *piece), None);
             let (session, part) = (self.this(), latch.part());
             self.this().spawn(async move {
                 match told.get().await {
@@ -166,7 +167,7 @@ impl<W: World, U: Upstream> Session<W, U> {
                 offset,
                 byte: last,
             };
-            let told = session.notices.post(&notice, None);
+            let told = session.notices.post(notice, None);
             // One that comes now would hold it up: its answer tells the size.
             let _ = within(&session.world, STORED, told.get()).await;
         })

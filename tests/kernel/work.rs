@@ -1,0 +1,363 @@
+//! Applications: what each does, and what it writes down of it.
+
+use crate::files::File;
+use crate::inode::{Inode, PAGE};
+use crate::linux::Linux;
+use crate::names::Created;
+use crate::run::{Object, Run, is_trouble};
+use forebay::base::{Errno, Name};
+use forebay::fuse::abi::output::FuseAttr;
+use forebay::sim::history::{Deed, Record};
+use forebay::world::World;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// What an application does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Looks only, at what is cached, also when its machine is cut off.
+    Looks,
+    /// Makes, moves and removes names; changes attributes.
+    Names,
+    /// Writes through a direct file, or stores through a mapping.
+    Bytes,
+    /// Cuts and grows a file that it has mapped.
+    Sizes,
+}
+
+impl Role {
+    pub const ALL: [Role; 5] = [
+        Role::Looks,
+        Role::Looks,
+        Role::Names,
+        Role::Bytes,
+        Role::Sizes,
+    ];
+}
+
+/// The directory and the files that all share.
+#[derive(Clone)]
+pub struct Place {
+    root: Rc<Inode>,
+}
+
+impl Place {
+    pub const DIR: &str = "d";
+    pub const FILES: u8 = 3;
+    pub const BYTES: u64 = 3 * PAGE;
+    /// Names in the directory.
+    const NAMES: u8 = 3;
+    /// The file whose size changes, never below its first page.
+    pub const SIZED: u8 = 2;
+
+    pub fn file(n: u8) -> String {
+        format!("f{n}")
+    }
+
+    pub async fn find(linux: &Linux) -> Result<Place, Errno> {
+        let root = linux.root();
+        linux.getattr(&root).await?;
+        Ok(Place { root })
+    }
+}
+
+/// One application on one machine.
+pub struct Worker {
+    pub machine: usize,
+    pub role: Role,
+    pub linux: Linux,
+    pub run: Rc<Run>,
+    place: Place,
+    rng: RefCell<fastrand::Rng>,
+    pub open: RefCell<Option<Open>>,
+    spare: Cell<u32>,
+}
+
+/// A file that it has open.
+#[derive(Clone)]
+pub struct Open {
+    pub n: u8,
+    pub file: Rc<File>,
+    pub is_mapped: bool,
+}
+
+/// Why an application stops working: what should not have happened.
+pub type Failure = String;
+pub type Done = Result<(), Failure>;
+/// What an answer says of an object; an error if it should not have come.
+type Seen = Result<Option<Deed>, Errno>;
+
+impl Worker {
+    pub fn new(
+        machine: usize,
+        role: Role,
+        linux: &Linux,
+        run: &Rc<Run>,
+        place: &Place,
+        rng: fastrand::Rng,
+    ) -> Worker {
+        Worker {
+            machine,
+            role,
+            linux: linux.clone(),
+            run: Rc::clone(run),
+            place: place.clone(),
+            rng: RefCell::new(rng),
+            open: RefCell::default(),
+            spare: Cell::new(0),
+        }
+    }
+
+    pub async fn work(self, deeds: usize) {
+        for _ in 0..deeds {
+            self.linux.world.sleep(self.pause()).await;
+            if let Err(why) = self.deed().await {
+                let line = format!("{} {:?}: {why}", self.linux.mount, self.role);
+                *self.run.failed.borrow_mut() = Some(line);
+                break;
+            }
+        }
+        self.put_away().await;
+        self.run.working.set(self.run.working.get() - 1);
+    }
+
+    /// Mostly short; at times as long as what is kept may be believed.
+    fn pause(&self) -> Duration {
+        let longest = [1, 1, 10, 100, 2000][self.below(5) as usize];
+        Duration::from_micros(self.below(longest * 1000))
+    }
+
+    pub fn below(&self, bound: u64) -> u64 {
+        self.rng.borrow_mut().u64(0..bound)
+    }
+
+    async fn deed(&self) -> Done {
+        match (self.role, self.below(8)) {
+            (Role::Looks, 0..3) => self.look_up().await,
+            (Role::Looks, 3) => self.list().await,
+            (Role::Looks, 4..6) => self.look_at().await,
+            (Role::Looks, _) => self.read().await,
+            (Role::Names, 0..2) => self.put().await,
+            (Role::Names, 2..4) => self.unlink().await,
+            (Role::Names, 4) => self.create().await,
+            (Role::Names, 5) => self.look_up().await,
+            (Role::Names, _) => self.chmod().await,
+            (Role::Bytes, 0..4) => self.write().await,
+            (Role::Bytes, 4) => self.sync().await,
+            (Role::Bytes, _) => self.read().await,
+            (Role::Sizes, 0..3) => self.truncate().await,
+            (Role::Sizes, 3..6) => self.write().await,
+            (Role::Sizes, _) => self.look_at().await,
+        }
+    }
+
+    /// Does it, and notes what it did and when. `maybe`: what is noted if it
+    /// failed, and may have happened all the same.
+    pub async fn note<T>(
+        &self,
+        object: Object,
+        maybe: Option<Deed>,
+        doing: impl Future<Output = Result<T, Errno>>,
+        as_seen: impl FnOnce(Result<T, Errno>) -> Seen,
+    ) -> Done {
+        let what = format!("{object:?} by {:?} of {}", self.role, self.linux.mount);
+        let called = self.run.begin(self.linux.now(), what.clone());
+        let seen = doing.await;
+        let returned = self.run.end(self.linux.now(), called);
+        if maybe.is_some() {
+            self.run.changes(object, self.machine, called, returned);
+        }
+        let (deed, returned) = match seen {
+            Err(errno) if is_trouble(self.run.plan, errno) => (maybe, u64::MAX),
+            seen => match as_seen(seen) {
+                Ok(deed) => (deed, returned),
+                Err(errno) => return Err(format!("{what}: {errno}")),
+            },
+        };
+        if let Some(deed) = deed {
+            let record = Record {
+                client: self.machine,
+                called,
+                returned,
+                deed,
+            };
+            self.linux.say(|| format!("{object:?} {record:?}"));
+            self.run.note(object, record);
+        }
+        Ok(())
+    }
+
+    async fn dir(&self) -> Result<Rc<Inode>, Errno> {
+        let found = self.linux.walk(&self.place.root, &name(Place::DIR)).await?;
+        found.ok_or(Errno::ENOENT)
+    }
+
+    pub async fn inode(&self, n: u8) -> Result<Rc<Inode>, Errno> {
+        let name = name(&Place::file(n));
+        let found = self.linux.walk(&self.place.root, &name).await?;
+        found.ok_or(Errno::ENOENT)
+    }
+
+    fn one_name(&self) -> (Object, Name) {
+        let n = self.below(u64::from(Place::NAMES)) as u8;
+        (Object::Name(n), name(&format!("n{n}")))
+    }
+
+    async fn look_up(&self) -> Done {
+        let (object, name) = self.one_name();
+        let found = async { self.linux.walk(&self.dir().await?, &name).await };
+        self.note(object, None, found, |seen| {
+            Ok(Some(Deed::Read(seen?.map_or(0, |i| i.ino))))
+        })
+        .await
+    }
+
+    /// A listing is no single instant, and so not noted; what it brings to the
+    /// caches is used by others.
+    async fn list(&self) -> Done {
+        let listed = async { self.linux.readdir(&self.dir().await?).await };
+        let what = format!("a listing by {}", self.linux.mount);
+        let called = self.run.begin(self.linux.now(), what.clone());
+        let listed = listed.await;
+        self.run.end(self.linux.now(), called);
+        match listed {
+            Err(errno) if !is_trouble(self.run.plan, errno) => Err(format!("{what}: {errno}")),
+            _ => Ok(()),
+        }
+    }
+
+    /// A file of its own, moved over the shared name.
+    async fn put(&self) -> Done {
+        self.spare.set(self.spare.get() + 1);
+        let spare = format!("s{}-{}", self.machine, self.spare.get());
+        let spare = name(&spare);
+        let (root, linux) = (&self.place.root, &self.linux);
+        let made = linux.create(root, &spare, true).await;
+        let (inode, opened) = match made {
+            Ok(Created::New(inode, opened)) => (inode, opened),
+            Ok(Created::There(_)) => return Err("a spare name was there".into()),
+            Err(e) if is_trouble(self.run.plan, e) => return Ok(()),
+            // Asked again after an answer was lost: made, and not by another.
+            Err(e) => return Err(format!("a spare file: {e}")),
+        };
+        let file = linux.opened(&inode, libc::O_RDWR, opened).await;
+        let _ = linux.close(file).await;
+        let (object, to) = self.one_name();
+        let ino = inode.ino;
+        let moving = async {
+            let dir = self.dir().await?;
+            linux.rename((root, &spare), (&dir, &to)).await
+        };
+        let maybe = Some(Deed::MaybeWrite(ino));
+        let plan = self.run.plan;
+        self.note(object, maybe, moving, |seen| match seen {
+            Ok(()) => Ok(Some(Deed::Write(ino))),
+            // An eviction took the file with it.
+            Err(Errno::ENOENT) if !plan.is_calm() => Ok(Some(Deed::MaybeWrite(ino))),
+            Err(e) => Err(e),
+        })
+        .await
+    }
+
+    async fn unlink(&self) -> Done {
+        let (object, name) = self.one_name();
+        let unlink = async { self.linux.unlink(&self.dir().await?, &name).await };
+        self.note(object, Some(Deed::MaybeRemove), unlink, |seen| match seen {
+            Ok(()) => Ok(Some(Deed::Removed)),
+            Err(Errno::ENOENT) => Ok(Some(Deed::Missing)),
+            Err(e) => Err(e),
+        })
+        .await
+    }
+
+    /// A file made under the shared name itself.
+    async fn create(&self) -> Done {
+        let (object, name) = self.one_name();
+        let is_exclusive = self.below(2) == 0;
+        let linux = &self.linux;
+        let made = async {
+            let dir = self.dir().await?;
+            match linux.create(&dir, &name, is_exclusive).await? {
+                Created::There(inode) => Ok((inode.ino, false)),
+                Created::New(inode, opened) => {
+                    let file = linux.opened(&inode, libc::O_RDWR, opened).await;
+                    let _ = linux.close(file).await;
+                    Ok((inode.ino, is_exclusive))
+                }
+            }
+        };
+        let called = self.run.tick();
+        let has_ended = Cell::new(false);
+        let noted = self.note(object, None, made, |seen| {
+            has_ended.set(true);
+            match seen {
+                Ok((ino, true)) => Ok(Some(Deed::Added(0, ino))),
+                Ok((ino, false)) => Ok(Some(Deed::Ensured(ino))),
+                Err(Errno::EEXIST) => Ok(None),
+                Err(e) => Err(e),
+            }
+        });
+        noted.await?;
+        let ended = self.run.tick();
+        self.run.changes(object, self.machine, called, ended);
+        // What was made by a call that failed has no number here.
+        if !has_ended.get() {
+            self.run.cut(object, called);
+        }
+        Ok(())
+    }
+
+    /// Attributes of one file, as `stat` shows them.
+    async fn look_at(&self) -> Done {
+        let n = self.below(u64::from(Place::FILES)) as u8;
+        let stat = async {
+            let inode = self.inode(n).await?;
+            self.linux.getattr(&inode).await
+        };
+        if n == Place::SIZED && self.below(2) == 0 {
+            let size = |seen: Result<FuseAttr, Errno>| Ok(Some(Deed::Read(seen?.size)));
+            return self.note(Object::Size(n), None, stat, size).await;
+        }
+        let mode = |seen: Result<FuseAttr, Errno>| {
+            let mode = seen?.mode & 0o7777;
+            Ok(Some(Deed::Read(u64::from(mode))))
+        };
+        self.note(Object::Mode(n), None, stat, mode).await
+    }
+
+    async fn chmod(&self) -> Done {
+        let n = self.below(u64::from(Place::FILES)) as u8;
+        let mode = 1 + self.below(0o776) as u32;
+        let changed = async {
+            let inode = self.inode(n).await?;
+            self.linux.chmod(&inode, mode).await
+        };
+        let maybe = Some(Deed::MaybeWrite(u64::from(mode)));
+        self.note(Object::Mode(n), maybe, changed, |seen| {
+            seen.map(|()| Some(Deed::Write(u64::from(mode))))
+        })
+        .await
+    }
+
+    async fn truncate(&self) -> Done {
+        let n = Place::SIZED;
+        let size = PAGE + self.below(Place::BYTES - PAGE);
+        let changed = async {
+            let inode = self.inode(n).await?;
+            self.linux.truncate(&inode, size).await
+        };
+        let maybe = Some(Deed::MaybeWrite(size));
+        self.note(Object::Size(n), maybe, changed, |seen| match seen {
+            Ok(()) => Ok(Some(Deed::Write(size))),
+            // Of two size changes that crossed, one is refused (C16).
+            Err(Errno::EDEADLK) => Ok(None),
+            Err(e) => Err(e),
+        })
+        .await
+    }
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text.as_bytes()).expect("a name")
+}
