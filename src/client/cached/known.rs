@@ -76,10 +76,14 @@ impl Known {
         self.own(dir).change = change;
     }
 
-    /// The client's own change left the file like this.
+    /// The client's own change left the file like this. What is known of it from
+    /// before is over, even if this answer is too old to be taken in itself.
     pub fn on_own(&mut self, fid: Fid, attr: &Attr) {
         let own = self.own(fid);
         own.version = own.version.max(attr.version);
+        if let Some(node) = self.nodes.get_mut(&fid) {
+            node.attr.take_if(|old| old.version < attr.version);
+        }
     }
 
     fn is_fresh(&self, dir: Fid, asked: Asked) -> bool {
@@ -284,6 +288,23 @@ mod tests {
         known.on_own(FILE, &attr(9));
         known.on_attr(FILE, &attr(8), asked);
         assert!(known.attr(FILE).is_none());
+    }
+
+    /// A change that was sent again to a box that restarted is answered after
+    /// the attributes of before it were asked for anew.
+    #[test]
+    fn an_own_change_ends_what_was_known_before_it() {
+        let mut known = Known::default();
+        let early = known.ask();
+        known.clear();
+        let late = known.ask();
+        known.on_attr(FILE, &attr(7), late);
+        known.on_own(FILE, &attr(8));
+        known.on_attr(FILE, &attr(8), early);
+        assert!(
+            known.attr(FILE).is_none(),
+            "neither the old nor the early one"
+        );
     }
 
     #[test]
