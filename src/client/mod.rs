@@ -20,6 +20,7 @@ mod cached;
 mod call;
 mod creds;
 mod filelocks;
+mod handles;
 mod ledger;
 mod link;
 
@@ -207,9 +208,9 @@ impl<W: World> Client<W> {
         if let Some(outcome) = cached::answer(import, context, &request) {
             return Call::ended(context, request, outcome);
         }
-        cached::on_begin(import, &request);
+        let cancels = cached::on_begin(import, context, &request);
         let asking = Asking {
-            asked: cached::wants(import, context, &request),
+            asked: cached::asks(import, context, &request, cancels),
             since: import.cached.since(),
         };
         let mut ledger = import.ledger.borrow_mut();

@@ -2,6 +2,7 @@
 //! there are too many.
 
 use super::held::{Called, Ending};
+use super::opens;
 use crate::base::{Bits, Extent};
 use crate::client::ledger::State;
 use crate::client::{CallError, Import};
@@ -13,7 +14,12 @@ use std::time::Duration;
 
 /// The box wants a lock back.
 pub fn on_callback<W: World>(import: &Rc<Import<W>>, head: &CallbackHead) {
-    let bits = Bits { set: head.bits };
+    let mut bits = Bits { set: head.bits };
+    // Who calls a name back may be about to remove it: then OPEN is next, and
+    // it is of no use without the name.
+    if bits.has(Bits::LOOKUP) {
+        bits = bits.with(Bits::OPEN);
+    }
     let called = import.cached.held.borrow_mut().on_called(head.lock, bits);
     match called {
         Called::Ends(ending) => end(import, ending),
@@ -35,6 +41,14 @@ pub fn on_callback<W: World>(import: &Rc<Import<W>>, head: &CallbackHead) {
 /// Nothing rests on these bits any more here; those above are told, then the
 /// box. In a task of its own: none waits for another (C3).
 pub(super) fn end<W: World>(import: &Rc<Import<W>>, ending: Ending) {
+    if !ending.bits.and(DECLARED).is_empty() {
+        opens::declare(import, ending.fid);
+    }
+    if ending.bits.has(Bits::LOOKUP) {
+        for other in opens::give_up(&import.cached, ending.fid) {
+            end(import, other);
+        }
+    }
     let mut known = import.cached.known.borrow_mut();
     known.forget(ending.fid, ending.bits);
     drop(known);
@@ -47,26 +61,31 @@ pub(super) fn end<W: World>(import: &Rc<Import<W>>, ending: Ending) {
                 .await;
         }
         cancel(&import, &ending).await;
-        import.cached.held.borrow_mut().on_ended(&ending);
+        let mut held = import.cached.held.borrow_mut();
+        held.on_ended(ending.lock, ending.bits);
     });
 }
 
+/// What ends the client's word on its handles: who may open the file without a
+/// word, and what its mode lets whoever opened it do.
+const DECLARED: Bits = Bits::OPEN.with(Bits::PERM);
+
 /// Tells the box, over however many connections it takes.
 async fn cancel<W: World>(import: &Rc<Import<W>>, ending: &Ending) {
-    let locks = vec![LockCancel {
+    let in_use = import.ledger.borrow().handles().is_open(ending.fid);
+    let lock = LockCancel {
         lock: ending.lock,
         bits: ending.bits,
-        in_use: false,
-    }];
+        in_use,
+    };
     loop {
         let state = import.ledger.borrow().state();
         let sender = import.link.borrow().as_ref().map(|l| l.sender.clone());
         match (state, sender) {
             (State::Closed, _) => return,
             (State::Full, Some(sender)) => {
-                let request = Request::Cancel(Cancel {
-                    locks: locks.clone(),
-                });
+                let locks = vec![lock];
+                let request = Request::Cancel(Cancel { locks });
                 let (call, frame) = import.ledger.borrow_mut().control(request);
                 sender.push(frame);
                 if !matches!(call.reply().await, Err(CallError::Closed)) {
@@ -82,7 +101,11 @@ async fn cancel<W: World>(import: &Rc<Import<W>>, ending: &Ending) {
 /// Locks and what is known stay, for a box that still has them (L2).
 pub async fn watch<W: World>(import: Rc<Import<W>>) {
     let cached = &import.cached;
-    while import.ledger.borrow().state() != State::Closed {
+    let state = || import.ledger.borrow().state();
+    while matches!(state(), State::New | State::Connecting) {
+        import.changed.wait().await;
+    }
+    while state() != State::Closed {
         let left = cached.lease.borrow().left(import.world.now());
         if !left.is_zero() {
             cached.lapsed.set(false);

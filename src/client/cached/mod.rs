@@ -17,6 +17,7 @@ mod ends;
 mod held;
 mod known;
 mod lease;
+mod opens;
 mod wants;
 
 pub use ends::{claim, on_callback, on_evicted, on_restarted, watch};
@@ -26,7 +27,7 @@ use super::{Above, Import, Terms};
 use crate::base::codec::Bytes;
 use crate::base::{Attr, Bits, Errno, Fid, LockId, Mono, Name, Xid};
 use crate::wire::op::{Entry, Named};
-use crate::wire::{Asked, Granted, Reply, Request};
+use crate::wire::{Asked, Granted, LockCancel, Reply, Request};
 use crate::world::World;
 use held::Held;
 use known::Known;
@@ -150,6 +151,9 @@ pub fn answer<W: World>(
     request: &Request,
 ) -> Option<Outcome> {
     let cached = &import.cached;
+    if let Request::Close(op) = request {
+        return opens::close(import, op).map(|closed| closed.map(|reply| (reply, None)));
+    }
     let is_allowed = import.options.callers_checked || context.cred.uid == 0;
     if !import.options.locks || !is_allowed || !cached.is_within_lease(import.world.now()) {
         return None;
@@ -157,6 +161,7 @@ pub fn answer<W: World>(
     let outcome = match request {
         Request::Lookup(op) => lookup(cached, op)?,
         Request::Getattr(op) => Ok(entry(op.fid, attr(cached, op.fid)?)),
+        Request::Open(op) => Ok(opens::open(import, context, op)?),
         _ => return None,
     };
     cached.hits.set(cached.hits.get() + 1);
@@ -195,20 +200,34 @@ fn entry(fid: Fid, attr: Attr) -> Reply {
     })
 }
 
-/// The locks to ask for with a request.
-pub fn wants<W: World>(import: &Import<W>, context: &Context, request: &Request) -> Asked {
+/// What a request asks for, besides what it is about: locks, and the end of some.
+pub fn asks<W: World>(
+    import: &Import<W>,
+    context: &Context,
+    request: &Request,
+    cancels: Vec<LockCancel>,
+) -> Asked {
     if !import.options.locks {
         return Asked::default();
     }
     let mut held = import.cached.held.borrow_mut();
-    wants::of(&mut held, context, request)
+    let wants = wants::of(&mut held, context, request);
+    Asked { wants, cancels }
 }
 
-/// A call is on its way: names that it changes are forgotten.
-pub fn on_begin<W: World>(import: &Import<W>, request: &Request) {
-    if import.options.locks {
-        on_names(&mut import.cached.known.borrow_mut(), request, false);
+/// A call is on its way: names that it changes are forgotten. The locks that
+/// it gives up are returned.
+pub fn on_begin<W: World>(
+    import: &Import<W>,
+    context: &Context,
+    request: &Request,
+) -> Vec<LockCancel> {
+    if !import.options.locks {
+        return Vec::new();
     }
+    let cancels = opens::before(import, context, request);
+    on_names(&mut import.cached.known.borrow_mut(), request, false);
+    cancels
 }
 
 /// The client changes names, or has. One that it made is known by then.
@@ -251,6 +270,9 @@ pub fn on_answer<W: World>(
         let endings = granted.grants.iter().filter_map(|g| held.on_grant(g));
         let endings = endings.collect();
         held.on_answered(&pending.asked.wants);
+        for cancel in &pending.asked.cancels {
+            held.on_ended(cancel.lock, cancel.bits);
+        }
         endings
     };
     let request = pending.request.borrow();
@@ -341,7 +363,7 @@ fn reclaim<W: World>(import: &Rc<Import<W>>) {
         let Some(fid) = cached.known.borrow_mut().idle() else {
             return;
         };
-        let endings = cached.held.borrow_mut().give_up(fid);
+        let endings = cached.held.borrow_mut().give_up(fid, Bits::ALL);
         cached.known.borrow_mut().forget(fid, Bits::ALL);
         for ending in endings {
             ends::end(import, ending);

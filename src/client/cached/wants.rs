@@ -4,10 +4,14 @@ use super::held::Held;
 use crate::base::{Bits, Extent, Fid, LockId, Mode};
 use crate::client::call::{Context, Fill};
 use crate::wire::locks::Of;
-use crate::wire::{Asked, LockWant, Request};
+use crate::wire::{LockWant, Request};
 
 /// What the attributes and names in an answer rest on.
 const SHOWN: Bits = Bits::LOOKUP.with(Bits::ATTRS).with(Bits::XATTR);
+
+/// And what an open and a read that follow could be done under without asking.
+/// Whoever has to wait for DATA has to wait for the attributes, too.
+const USED: Bits = SHOWN.with(Bits::OPEN).with(Bits::DATA);
 
 /// Entries of a listing that can be in one answer.
 const ENTRIES_MAX: u64 = 1 << 16;
@@ -15,22 +19,22 @@ const ENTRIES_MAX: u64 = 1 << 16;
 const ACCMODE: u32 = libc::O_ACCMODE as u32;
 const TRUNC: u32 = libc::O_TRUNC as u32;
 
-pub fn of(held: &mut Held, context: &Context, request: &Request) -> Asked {
+pub fn of(held: &mut Held, context: &Context, request: &Request) -> Vec<LockWant> {
     let mut wants = Vec::new();
     match request {
         Request::Lookup(op) => {
-            wants.push(welcome(held.ask(1), Of::Object, SHOWN));
+            wants.push(welcome(held.ask(1), Of::Object, USED));
             missing(held, &mut wants, Of::Parent, op.parent, Bits::UPDATE);
         }
-        Request::Create(_) => wants.push(welcome(held.ask(1), Of::Object, SHOWN)),
+        Request::Create(_) => wants.push(welcome(held.ask(1), Of::Object, USED)),
         Request::Getattr(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
         Request::Setattr(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
         Request::Link(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
         Request::Open(op) => {
             let is_reading = op.flags & ACCMODE == libc::O_RDONLY as u32 && op.flags & TRUNC == 0;
             let bits = match is_reading {
-                true => SHOWN.with(Bits::DATA),
-                false => SHOWN,
+                true => USED,
+                false => SHOWN.with(Bits::OPEN),
             };
             missing(held, &mut wants, Of::Object, op.fid, bits);
         }
@@ -64,10 +68,7 @@ pub fn of(held: &mut Held, context: &Context, request: &Request) -> Asked {
         }
         _ => {}
     }
-    Asked {
-        wants,
-        cancels: Vec::new(),
-    }
+    wants
 }
 
 fn welcome(lock: LockId, of: Of, bits: Bits) -> LockWant {
