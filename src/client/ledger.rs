@@ -8,12 +8,12 @@
 //! order, and answered from its reply record if it took effect.
 
 use super::Options;
+use super::cached::is_acl;
 use super::call::{Asking, Call, CallError, Context, Cred, Outcome, Pending};
 use super::creds::Creds;
 use super::handles::Handles;
 use crate::base::{Fid, Mono, OpenId, SetAttr, Slice, Tag, Transno, Xid};
 use crate::code;
-use crate::namespace::acl;
 use crate::wire::head::flags;
 use crate::wire::op::{DeclareCred, Empty, Fsync, OpenFile, Reopen};
 use crate::wire::{
@@ -748,11 +748,6 @@ pub fn changes_rights(request: &Request) -> Option<Fid> {
 
 fn changes_owner(set: &SetAttr) -> bool {
     set.mode.is_some() || set.uid.is_some() || set.gid.is_some()
-}
-
-/// Does this extended attribute hold an ACL?
-fn is_acl(name: &[u8]) -> bool {
-    name == acl::ACCESS || name == acl::DEFAULT
 }
 
 /// Sending it twice, or to another incarnation of the box, does no harm.

@@ -2,7 +2,7 @@
 //! there are too many.
 
 use super::held::{Called, Ending};
-use super::opens;
+use super::{opens, recall};
 use crate::base::{Bits, Extent};
 use crate::client::ledger::State;
 use crate::client::{CallError, Import};
@@ -52,6 +52,7 @@ pub(super) fn end<W: World>(import: &Rc<Import<W>>, ending: Ending) {
     let mut known = import.cached.known.borrow_mut();
     known.forget(ending.fid, ending.bits);
     drop(known);
+    recall::forget(&import.cached, ending.fid, ending.bits);
     let import = Rc::clone(import);
     let world = import.world.clone();
     world.spawn(async move {
@@ -132,6 +133,7 @@ pub async fn on_restarted<W: World>(import: &Rc<Import<W>>) {
     let cached = &import.cached;
     let (ends, kept) = cached.held.borrow_mut().keep_writing();
     cached.known.borrow_mut().clear();
+    recall::clear(cached);
     *cached.claims.borrow_mut() = kept;
     let Some(above) = cached.above() else {
         return;
@@ -150,6 +152,7 @@ pub async fn on_evicted<W: World>(import: &Rc<Import<W>>) {
     let cached = &import.cached;
     cached.held.borrow_mut().clear();
     cached.known.borrow_mut().clear();
+    recall::clear(cached);
     if let Some(above) = cached.above() {
         above.take_back_all().await;
     }

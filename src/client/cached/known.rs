@@ -86,7 +86,9 @@ impl Known {
         }
     }
 
-    fn is_fresh(&self, dir: Fid, asked: Asked) -> bool {
+    /// Can an answer that was asked for then lack no own change of names in
+    /// `dir`?
+    pub fn is_fresh(&self, dir: Fid, asked: Asked) -> bool {
         let own = self.disturbed.get(&dir).copied().unwrap_or_default();
         asked.0 >= own.change && asked.0 >= self.floor
     }

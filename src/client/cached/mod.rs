@@ -17,10 +17,14 @@ mod ends;
 mod held;
 mod known;
 mod lease;
+mod listings;
 mod opens;
+mod recall;
 mod wants;
+mod xattrs;
 
 pub use ends::{claim, on_callback, on_evicted, on_restarted, watch};
+pub use xattrs::is_acl;
 
 use super::call::{CallError, Context, Outcome, Pending};
 use super::{Above, Import, Terms};
@@ -32,9 +36,11 @@ use crate::world::World;
 use held::Held;
 use known::Known;
 use lease::Lease;
+use listings::Listings;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
+use xattrs::Xattrs;
 
 /// Longest time that those above may believe something without asking: asking
 /// costs no round trip, and the shorter it is, the sooner a callback that cannot
@@ -52,6 +58,8 @@ const RECLAIMED: usize = 64;
 pub struct Cached {
     held: RefCell<Held>,
     known: RefCell<Known>,
+    xattrs: RefCell<Xattrs>,
+    listings: RefCell<Listings>,
     lease: RefCell<Lease>,
     above: RefCell<Option<Rc<dyn Above>>>,
     /// The lease is over, and nobody above believes anything.
@@ -162,7 +170,7 @@ pub fn answer<W: World>(
         Request::Lookup(op) => lookup(cached, op)?,
         Request::Getattr(op) => Ok(entry(op.fid, attr(cached, op.fid)?)),
         Request::Open(op) => Ok(opens::open(import, context, op)?),
-        _ => return None,
+        _ => recall::answer(cached, context, request)?,
     };
     cached.hits.set(cached.hits.get() + 1);
     Some(outcome.map(|reply| (reply, None)))
@@ -227,6 +235,7 @@ pub fn on_begin<W: World>(
     }
     let cancels = opens::before(import, context, request);
     on_names(&mut import.cached.known.borrow_mut(), request, false);
+    recall::on_own(&import.cached, context, request);
     cancels
 }
 
@@ -281,6 +290,8 @@ pub fn on_answer<W: World>(
         learn_attr(cached, shown.fid, &shown.attr, pending.since);
     }
     learn(cached, &request, outcome, pending.since);
+    recall::learn(cached, &pending.context, &request, outcome, pending.since);
+    recall::on_own(cached, &pending.context, &request);
     on_names(&mut cached.known.borrow_mut(), &request, outcome.is_ok());
     for ending in endings {
         ends::end(import, ending);
@@ -365,6 +376,7 @@ fn reclaim<W: World>(import: &Rc<Import<W>>) {
         };
         let endings = cached.held.borrow_mut().give_up(fid, Bits::ALL);
         cached.known.borrow_mut().forget(fid, Bits::ALL);
+        recall::forget(cached, fid, Bits::ALL);
         for ending in endings {
             ends::end(import, ending);
         }

@@ -28,6 +28,8 @@ pub fn of(held: &mut Held, context: &Context, request: &Request) -> Vec<LockWant
         }
         Request::Create(_) => wants.push(welcome(held.ask(1), Of::Object, USED)),
         Request::Getattr(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
+        Request::XattrGet(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
+        Request::XattrList(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
         Request::Setattr(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
         Request::Link(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
         Request::Open(op) => {

@@ -4,9 +4,10 @@ use super::call::{Call, answered, done};
 use super::shown;
 use crate::base::Errno;
 use crate::base::codec::Bytes;
-use crate::namespace::xattr;
+use crate::namespace::{Stop, xattr};
 use crate::shard::Outgoing;
 use crate::wire::Reply;
+use crate::wire::locks::Of;
 use crate::wire::op::{self, Blob};
 use crate::world::World;
 
@@ -15,7 +16,13 @@ pub async fn xattr_get<W: World>(
     op: &op::XattrName,
 ) -> Result<Outgoing, Errno> {
     let value = call
-        .decide(|view| xattr::get(view, call.ctx(), op.fid, &op.name.0))
+        .decide(|view| {
+            let value = xattr::get(view, call.ctx(), op.fid, &op.name.0);
+            if matches!(value, Ok(_) | Err(Stop::Refused(Errno::ENODATA))) {
+                call.grant(Of::Object, op.fid);
+            }
+            value
+        })
         .await?;
     shown::settle(call.shard, call.incoming, op.fid).await?;
     let bytes = Bytes(value.to_vec());
@@ -24,7 +31,11 @@ pub async fn xattr_get<W: World>(
 
 pub async fn xattr_list<W: World>(call: &Call<'_, W>, op: &op::OfFile) -> Result<Outgoing, Errno> {
     let names = call
-        .decide(|view| xattr::list(view, call.ctx(), op.fid))
+        .decide(|view| {
+            let names = xattr::list(view, call.ctx(), op.fid)?;
+            call.grant(Of::Object, op.fid);
+            Ok(names)
+        })
         .await?;
     shown::settle(call.shard, call.incoming, op.fid).await?;
     let bytes = Bytes(names);
