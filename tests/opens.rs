@@ -1,12 +1,13 @@
-//! What is open on a mount stays so, whatever others do to it, though the box
-//! was told nothing of it.
+//! Round trips of a mount to its box, call by call; and what is open stays so,
+//! whatever others do to it, though the box was told nothing of it.
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -20,6 +21,132 @@ fn site(conf: &str) -> Option<Site> {
     let site = Site::start(conf);
     fs::set_permissions(site.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     Some(site)
+}
+
+/// The numbers of a mount.
+fn counters(mount: &Path) -> BTreeMap<String, u64> {
+    let mut text = [0; 4096];
+    let len = rustix::fs::getxattr(mount, "system.forebay.counters", &mut text).unwrap();
+    let lines = std::str::from_utf8(&text[..len]).unwrap().lines();
+    let pairs = lines.map(|line| line.split_once(' ').unwrap());
+    pairs
+        .map(|(name, number)| (name.to_owned(), number.parse().unwrap()))
+        .collect()
+}
+
+/// Requests that somebody waits for while `f` runs.
+fn trips(mount: &Path, f: impl FnOnce()) -> u64 {
+    let before = counters(mount)["sent"];
+    f();
+    counters(mount)["sent"] - before
+}
+
+fn read(path: &Path) {
+    let mut buf = [0; 4096];
+    let mut file = File::open(path).unwrap();
+    file.read_exact(&mut buf).unwrap();
+}
+
+fn list(path: &Path) -> usize {
+    let entries = fs::read_dir(path).unwrap();
+    entries
+        .map(|entry| rustix::fs::lstat(entry.unwrap().path()).unwrap())
+        .count()
+}
+
+fn getfattr(path: &Path, name: &str) -> bool {
+    rustix::fs::getxattr(path, name, &mut [0u8; 64]).is_ok()
+}
+
+/// What each call costs, on a mount that has not seen the file before, and
+/// once more.
+#[test]
+fn each_call_costs_so_many_round_trips() {
+    let Some(mut site) = site("") else { return };
+    let first = site.mount("first");
+    fs::create_dir(first.join("d")).unwrap();
+    for n in 0..20 {
+        fs::write(first.join(format!("d/f{n}")), [7; 4096]).unwrap();
+    }
+    symlink("f0", first.join("d/l")).unwrap();
+    rustix::fs::setxattr(
+        first.join("d/f0"),
+        "user.a",
+        b"1",
+        rustix::fs::XattrFlags::empty(),
+    )
+    .unwrap();
+    type Row = (&'static str, [u64; 2], fn(&Path));
+    // The name, the trips when cold and when warm, and the call; in each the
+    // directory is known.
+    let rows: [Row; 8] = [
+        ("stat", [1, 0], |d| {
+            rustix::fs::lstat(d.join("f0")).unwrap();
+        }),
+        ("stat of nothing", [1, 0], |d| {
+            rustix::fs::lstat(d.join("none")).unwrap_err();
+        }),
+        ("open, read, close", [2, 0], |d| read(&d.join("f0"))),
+        ("open to write, close", [1, 0], |d| {
+            OpenOptions::new().write(true).open(d.join("f0")).unwrap();
+        }),
+        ("getxattr", [2, 0], |d| {
+            assert!(getfattr(&d.join("f0"), "user.a"))
+        }),
+        ("getxattr of nothing", [2, 0], |d| {
+            assert!(!getfattr(&d.join("f0"), "user.b"));
+        }),
+        ("readlink", [2, 0], |d| {
+            fs::read_link(d.join("l")).unwrap();
+        }),
+        ("list with attributes", [1, 0], |d| assert_eq!(list(d), 21)),
+    ];
+    let mut wrong = Vec::new();
+    for (n, (name, expected, call)) in rows.iter().enumerate() {
+        let mount = site.mount(&format!("m{n}"));
+        let dir = mount.join("d");
+        rustix::fs::lstat(&dir).unwrap();
+        let seen = [trips(&mount, || call(&dir)), trips(&mount, || call(&dir))];
+        if seen != *expected {
+            wrong.push(format!("{name}: {seen:?} and not {expected:?}"));
+        }
+        site.umount(&mount);
+    }
+    // Changes: each costs itself, and the look at what is there before.
+    let mount = site.mount("last");
+    let dir = mount.join("d");
+    rustix::fs::lstat(&dir).unwrap();
+    let changes: [(&str, u64, &dyn Fn()); 7] = [
+        ("create, write, close", 3, &|| {
+            fs::write(dir.join("new"), b"x").unwrap()
+        }),
+        ("open to append, write, close", 1, &|| {
+            let mut log = OpenOptions::new()
+                .append(true)
+                .open(dir.join("new"))
+                .unwrap();
+            log.write_all(b"y").unwrap();
+        }),
+        ("chmod", 1, &|| {
+            let mode = fs::Permissions::from_mode(0o600);
+            fs::set_permissions(dir.join("new"), mode).unwrap();
+        }),
+        ("mkdir", 2, &|| fs::create_dir(dir.join("sub")).unwrap()),
+        ("rename", 2, &|| {
+            fs::rename(dir.join("new"), dir.join("sub/new")).unwrap()
+        }),
+        ("unlink", 1, &|| {
+            fs::remove_file(dir.join("sub/new")).unwrap()
+        }),
+        ("rmdir", 1, &|| fs::remove_dir(dir.join("sub")).unwrap()),
+    ];
+    for (name, expected, call) in changes {
+        let seen = trips(&mount, call);
+        if seen != expected {
+            wrong.push(format!("{name}: {seen} and not {expected}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 /// A process of an ordinary user that has a file open.
@@ -137,6 +264,77 @@ fn an_open_file_is_read_though_its_mode_forbids_it_by_now() {
         holder.end();
         fs::remove_file(&path).unwrap();
     }
+}
+
+/// What is remembered of extended attributes follows every change of them.
+#[test]
+fn extended_attributes_are_the_same_on_every_mount() {
+    let Some(mut site) = site("") else { return };
+    let (a, b) = (site.mount("a"), site.mount("b"));
+    fs::write(a.join("f"), b"x").unwrap();
+    let value = |mount: &Path, name: &str| {
+        let mut buf = [0; 64];
+        let len = rustix::fs::getxattr(mount.join("f"), name, &mut buf[..]);
+        len.ok().map(|len| buf[..len].to_vec())
+    };
+    let listed = |mount: &Path| {
+        let mut buf = [0; 256];
+        let len = rustix::fs::listxattr(mount.join("f"), &mut buf[..]).unwrap();
+        String::from_utf8_lossy(&buf[..len]).contains("user.a")
+    };
+    let see = |expected: Option<&[u8]>| {
+        // The second time out of memory.
+        for mount in [&a, &b, &a, &b] {
+            assert_eq!(value(mount, "user.a").as_deref(), expected);
+            assert_eq!(listed(mount), expected.is_some());
+        }
+    };
+    see(None);
+    let none = rustix::fs::XattrFlags::empty();
+    for (n, by) in [&a, &b, &b, &a].into_iter().enumerate() {
+        let text = [b'0' + n as u8; 3];
+        rustix::fs::setxattr(by.join("f"), "user.a", &text, none).unwrap();
+        see(Some(&text));
+        if n % 2 == 1 {
+            rustix::fs::removexattr(by.join("f"), "user.a").unwrap();
+            see(None);
+        }
+    }
+    // A write takes a capability away; a chmod changes the ACL.
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    rustix::fs::setxattr(a.join("f"), "security.capability", &capability, none).unwrap();
+    let has = |mount: &Path| value(mount, "security.capability").is_some();
+    assert!(has(&a) && has(&b) && has(&a));
+    append(&a.join("f")).write_all(b"y").unwrap();
+    assert!(!has(&a) && !has(&b));
+}
+
+/// A listing that is read again from its start shows what has changed since.
+#[test]
+fn an_open_directory_that_is_read_again_shows_what_there_is() {
+    let Some(mut site) = site("") else { return };
+    let (a, b) = (site.mount("a"), site.mount("b"));
+    fs::create_dir(a.join("d")).unwrap();
+    for n in 0..300 {
+        fs::write(a.join(format!("d/f{n}")), b"x").unwrap();
+    }
+    let mut dir = rustix::fs::Dir::new(File::open(a.join("d")).unwrap()).unwrap();
+    let mut count = || {
+        dir.rewind();
+        dir.by_ref().map(Result::unwrap).count() - 2
+    };
+    assert_eq!((count(), count()), (300, 300));
+    for n in 0..5 {
+        fs::write(a.join(format!("d/own{n}")), b"x").unwrap();
+        assert_eq!(count(), 301 + n);
+        assert_eq!(list(&a.join("d")), 301 + n);
+    }
+    for n in 0..5 {
+        fs::remove_file(b.join(format!("d/own{n}"))).unwrap();
+        assert_eq!(count(), 304 - n);
+        assert_eq!(list(&a.join("d")), 304 - n);
+    }
+    assert_eq!(trips(&a, || assert_eq!(list(&a.join("d")), 300)), 0);
 }
 
 /// Locks need the handle at the box, and end with it.
