@@ -7,6 +7,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -300,12 +301,17 @@ fn extended_attributes_are_the_same_on_every_mount() {
             see(None);
         }
     }
-    // A write takes a capability away; a chmod changes the ACL.
+    // A write takes a capability away.
     let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     rustix::fs::setxattr(a.join("f"), "security.capability", &capability, none).unwrap();
     let has = |mount: &Path| value(mount, "security.capability").is_some();
     assert!(has(&a) && has(&b) && has(&a));
-    append(&a.join("f")).write_all(b"y").unwrap();
+    fs::set_permissions(a.join("f"), fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(has(&a) && has(&b));
+    let write = ["-ec", "printf y >> \"$1\"", "bash"];
+    let mut writer = Command::new("bash");
+    writer.args(write).arg(a.join("f")).uid(USER).gid(USER);
+    assert!(writer.status().unwrap().success());
     assert!(!has(&a) && !has(&b));
 }
 
@@ -347,10 +353,28 @@ fn a_file_opened_without_a_word_can_be_locked_l12() {
     for _ in 0..3 {
         let file = OpenOptions::new().read(true).write(true).open(a.join("f"));
         let file = file.unwrap();
-        file.try_lock().unwrap();
-        let other = File::open(b.join("f")).unwrap();
-        assert!(other.try_lock().is_err());
+        assert!(ofd(&file, libc::F_WRLCK));
+        let other = OpenOptions::new().write(true).open(b.join("f")).unwrap();
+        assert!(!ofd(&other, libc::F_WRLCK));
         drop(file);
-        until("the lock ends with its handle", || other.try_lock().is_ok());
+        until("the lock ends with its handle", || {
+            ofd(&other, libc::F_WRLCK)
+        });
+        // The close of the handle would end it a little later.
+        assert!(ofd(&other, libc::F_UNLCK));
     }
+}
+
+/// An open-file-description lock of the whole file; false if another is in the
+/// way. The kernel says nothing when such a lock ends with its last close.
+fn ofd(file: &File, kind: i32) -> bool {
+    let lock = libc::flock {
+        l_type: kind as i16,
+        l_whence: libc::SEEK_SET as i16,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    // SAFETY: the descriptor is open, and the kernel only reads the record.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) == 0 }
 }

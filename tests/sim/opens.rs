@@ -79,13 +79,13 @@ impl Desk {
             gid: Some(USER),
             ..SetAttr::default()
         };
-        self.set(fid, owned).await;
+        self.set(&self.root, fid, owned).await;
         fid
     }
 
-    async fn set(&self, fid: Fid, set: SetAttr) {
+    async fn set(&self, by: &Context, fid: Fid, set: SetAttr) {
         let set = Request::Setattr(op::Setattr { fid, set });
-        self.entry(&self.root, set).await.unwrap();
+        self.entry(by, set).await.unwrap();
     }
 
     async fn chmod(&self, fid: Fid, mode: u32) {
@@ -93,7 +93,7 @@ impl Desk {
             mode: Some(mode),
             ..SetAttr::default()
         };
-        self.set(fid, set).await;
+        self.set(&self.user, fid, set).await;
     }
 
     async fn look(&self, name: &str) -> Result<Entry> {
