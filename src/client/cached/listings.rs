@@ -172,7 +172,7 @@ mod tests {
 
     fn attr(_: &Name, fid: Fid) -> Option<Attr> {
         let zero = Time::default();
-        (fid.oid < 9).then(|| Attr {
+        (fid.oid < 9).then_some(Attr {
             kind: FileKind::Regular,
             mode: 0,
             uid: 0,

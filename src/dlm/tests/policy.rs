@@ -752,7 +752,8 @@ fn what_is_recalled_is_called_back_once_and_its_end_is_told() {
     granted(table.enqueue(ms(2), C, &want(4, Mode::Pr, Bits::OPEN)));
     assert!(table.recall(ms(2), FILE, Bits::OPEN));
     assert_eq!(called(&mut table), [(C, 4, Bits::OPEN)]);
-    assert_eq!(table.overdue(table.next_deadline().unwrap()), [C]);
+    let deadline = table.next_deadline().expect("a callback is out");
+    assert_eq!(table.overdue(deadline), [C]);
     table.drop_holder(ms(3), C);
     assert_eq!(events(&mut table), recalled);
     assert!(!table.is_held(FILE, Bits::OPEN) && table.is_held(FILE, Bits::PERM));
