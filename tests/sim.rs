@@ -13,6 +13,8 @@ mod executor;
 mod lives;
 #[path = "sim/net.rs"]
 mod net;
+#[path = "sim/opens.rs"]
+mod opens;
 #[path = "sim/origin.rs"]
 mod origin;
 #[path = "sim/shared.rs"]

@@ -8,9 +8,11 @@
 //! order, and answered from its reply record if it took effect.
 
 use super::Options;
+use super::cached::is_acl;
 use super::call::{Call, CallError, Context, Cred, Order, Outcome, Pending};
 use super::creds::Creds;
-use crate::base::{Fid, Mono, OpenId, Slice, Tag, Transno, Xid};
+use super::handles::Handles;
+use crate::base::{Fid, Mono, OpenId, SetAttr, Slice, Tag, Transno, Xid};
 use crate::code;
 use crate::wire::head::flags;
 use crate::wire::op::{DeclareCred, Empty, Fsync, OpenFile, Reopen};
@@ -46,11 +48,17 @@ pub struct Transition {
 /// What the client has been doing, for `status`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
+    /// Calls that were to go to the box.
     pub calls: u64,
+    /// Requests sent to the box, each once: the round trips that callers waited
+    /// for. Closes, for which nobody waits, are apart.
+    pub sent: u64,
+    pub closes: u64,
     pub resent: u64,
     pub replayed: u64,
     /// Requests and writes lost by evictions.
     pub lost: u64,
+    pub evictions: u64,
     pub connections: u64,
     /// Calls that were answered from memory, under locks.
     pub answered_here: u64,
@@ -144,7 +152,7 @@ pub struct Ledger {
     /// Counts what was queued.
     queued: u64,
     creds: Creds,
-    opens: BTreeMap<OpenId, (Fid, u32)>,
+    handles: Handles,
     /// Files that lost unstable writes and whose user was not told yet.
     damaged: BTreeSet<Fid>,
     tags: Vec<Tag>,
@@ -188,7 +196,7 @@ impl Ledger {
             ahead_sent: 0,
             queued: 0,
             creds: Creds::default(),
-            opens: BTreeMap::new(),
+            handles: Handles::default(),
             damaged: BTreeSet::new(),
             tags: Vec::new(),
             tags_reserved: 0,
@@ -278,15 +286,6 @@ impl Ledger {
         !matches!(self.state, State::Closed | State::Evicted) && !self.overdue
     }
 
-    /// A handle that is open for writing, of this file.
-    pub fn has_writer(&self, fid: Fid) -> bool {
-        const ACCMODE: u32 = libc::O_ACCMODE as u32;
-        let opens = self.opens.values();
-        opens
-            .into_iter()
-            .any(|(f, flags)| *f == fid && flags & ACCMODE != 0)
-    }
-
     /// Why a call fails without being sent.
     fn refusal(&mut self, pending: &Pending) -> Option<CallError> {
         if self.state == State::Closed {
@@ -316,6 +315,13 @@ impl Ledger {
         false
     }
 
+    /// Would a call without data that is made now be sent now? What it says of
+    /// locks is said only then: a callback for them is not answered meanwhile.
+    pub fn is_clear(&self) -> bool {
+        let is_idle = self.waiting.is_empty() && self.urgent.is_empty();
+        self.state == State::Full && is_idle && self.tags.len() > self.tags_reserved
+    }
+
     /// The frames that may be sent now.
     pub fn pump(&mut self) -> Vec<Frame> {
         let mut frames = Vec::new();
@@ -328,6 +334,9 @@ impl Ledger {
             };
             pending.tag.set(tag);
             pending.xid.set(self.take_xid());
+            let is_close = closes(&pending).is_some();
+            self.counters.sent += u64::from(!is_close);
+            self.counters.closes += u64::from(is_close);
             self.held_bytes += pending.bytes();
             if pending.is_ahead() {
                 self.ahead_sent += 1;
@@ -512,6 +521,7 @@ impl Ledger {
         if let Some(pending) = self.control.remove(&xid) {
             match &*pending.request.borrow() {
                 Request::Fsync(_) => self.commit_asked = false,
+                Request::Reopen(op) if outcome.is_ok() => self.handles.on_told(&op.opens),
                 // The box hangs up next, and nobody must connect again.
                 Request::Disconnect(_) => self.state = State::Closed,
                 _ => {}
@@ -559,14 +569,12 @@ impl Ledger {
     fn track_opens(&mut self, request: &Request, reply: &Reply) {
         match (request, reply) {
             (Request::Open(open), _) => {
-                self.opens.insert(open.open, (open.fid, open.flags));
+                self.handles.opened(open.open, (open.fid, open.flags));
             }
             (Request::Create(create), Reply::Entry(entry)) if create.open.0 != 0 => {
-                self.opens.insert(create.open, (entry.fid, create.flags));
+                self.handles.opened(create.open, (entry.fid, create.flags));
             }
-            (Request::Close(close), _) => {
-                self.opens.remove(&close.open);
-            }
+            (Request::Close(close), _) => self.handles.closed(close.open),
             _ => {}
         }
     }
@@ -651,31 +659,14 @@ impl Ledger {
     /// The requests that bring a restarted box up to date: opens, then
     /// unstable changes in their order.
     pub fn replays(&mut self) -> Vec<Frame> {
-        let mut frames = Vec::new();
-        let closing: BTreeSet<OpenId> =
-            self.unanswered.values().filter_map(|p| closes(p)).collect();
-        let opens: Vec<OpenFile> = self
-            .opens
-            .iter()
-            .filter(|(open, _)| !closing.contains(open))
-            .map(|(open, (fid, flags))| OpenFile {
-                fid: *fid,
-                open: *open,
-                flags: *flags,
-            })
-            .collect();
-        for chunk in opens.chunks(REOPEN_MAX) {
-            let reopen = Reopen {
-                opens: chunk.to_vec(),
-            };
-            frames.push(self.control(Request::Reopen(reopen)).1);
-        }
+        let opens = self.handles.tell_all(self.conn_count, &self.closing());
+        let mut frames = self.reopen(&opens);
         let retained: Vec<_> = self.retained.values().cloned().collect();
         for pending in retained {
             self.counters.replayed += 1;
             // A handle that was closed since must not be opened for ever.
             if let Request::Create(create) = &mut *pending.request.borrow_mut()
-                && !self.opens.contains_key(&create.open)
+                && !self.handles.has(create.open)
             {
                 create.open = OpenId(0);
             }
@@ -683,6 +674,19 @@ impl Ledger {
             self.replaying.insert(pending.xid.get());
         }
         frames
+    }
+
+    /// The frames that declare handles.
+    fn reopen(&mut self, opens: &[OpenFile]) -> Vec<Frame> {
+        let chunks = opens.chunks(REOPEN_MAX).map(<[OpenFile]>::to_vec);
+        chunks
+            .map(|opens| self.control(Request::Reopen(Reopen { opens })).1)
+            .collect()
+    }
+
+    /// Handles whose close is on its way.
+    fn closing(&self) -> BTreeSet<OpenId> {
+        self.unanswered.values().filter_map(|p| closes(p)).collect()
     }
 
     pub fn is_replaying(&self) -> bool {
@@ -716,7 +720,8 @@ impl Ledger {
 
     /// Everything unanswered, once more, in xid order.
     pub fn resends(&mut self) -> Vec<Frame> {
-        let mut frames = Vec::new();
+        let opens = self.handles.tell_again(self.conn_count, &self.closing());
+        let mut frames = self.reopen(&opens);
         let unanswered: Vec<_> = self.unanswered.values().cloned().collect();
         for pending in unanswered {
             self.counters.resent += 1;
@@ -731,6 +736,7 @@ impl Ledger {
     /// rest fails, and unstable writes are lost.
     fn on_evicted(&mut self) -> Loss {
         let mut loss = Loss::default();
+        self.counters.evictions += 1;
         for pending in std::mem::take(&mut self.retained).into_values() {
             self.counters.lost += 1;
             loss.note(&pending);
@@ -759,10 +765,55 @@ impl Ledger {
         (self.ahead_bytes, self.ahead_sent) = (0, 0);
         self.lose_pages();
         self.held_bytes = 0;
-        self.opens.clear();
+        self.handles.clear();
         self.committed_seen = Transno(0);
         self.damaged.extend(loss.files.iter().copied());
         loss
+    }
+
+    // ---- open files -------------------------------------------------------
+
+    /// Opens a file without the box, for a lock lets the client; false if it
+    /// must be asked after all.
+    pub fn open_here(&mut self, open: OpenId, handle: (Fid, u32), by: &Rc<Cred>) -> bool {
+        !self.is_changing(handle.0) && self.handles.open_here(open, handle, by)
+    }
+
+    /// Closes what was opened so, and says what became of the file's writes;
+    /// `None` if the box knows the handle.
+    pub fn close_here(&mut self, open: OpenId) -> Option<Result<(), CallError>> {
+        let fid = self.handles.here(open)?;
+        self.handles.closed(open);
+        let is_damaged = self.damaged.remove(&fid);
+        Some(if is_damaged {
+            Err(CallError::Evicted)
+        } else {
+            Ok(())
+        })
+    }
+
+    pub fn handles(&self) -> &Handles {
+        &self.handles
+    }
+
+    /// The frames that tell the box of the handles of a file which it knows
+    /// nothing of. Without a connection it is told on the next.
+    pub fn declare(&mut self, fid: Fid) -> Vec<Frame> {
+        let opens = match self.state {
+            State::Full => self.handles.tell(fid, self.conn_count),
+            _ => {
+                self.handles.tell(fid, 0);
+                Vec::new()
+            }
+        };
+        self.reopen(&opens)
+    }
+
+    /// Is a request under way that changes who may use the file?
+    fn is_changing(&self, fid: Fid) -> bool {
+        let queued = self.waiting.iter().chain(&self.urgent).chain(&self.ahead);
+        let mut all = queued.chain(self.unanswered.values());
+        all.any(|p| changes_rights(&p.request.borrow()) == Some(fid))
     }
 
     // ---- ends -------------------------------------------------------------
@@ -857,6 +908,20 @@ fn changes(request: &Request) -> Option<Fid> {
         Request::Create(r) if !r.fid.is_none() => Some(r.fid),
         _ => None,
     }
+}
+
+/// The file whose owner, mode or ACLs a request may change.
+pub fn changes_rights(request: &Request) -> Option<Fid> {
+    match request {
+        Request::Setattr(r) if changes_owner(&r.set) => Some(r.fid),
+        Request::XattrSet(r) if is_acl(&r.name.0) => Some(r.fid),
+        Request::XattrRemove(r) if is_acl(&r.name.0) => Some(r.fid),
+        _ => None,
+    }
+}
+
+fn changes_owner(set: &SetAttr) -> bool {
+    set.mode.is_some() || set.uid.is_some() || set.gid.is_some()
 }
 
 /// Sending it twice, or to another incarnation of the box, does no harm.

@@ -21,6 +21,7 @@ mod cached;
 mod call;
 mod creds;
 mod filelocks;
+mod handles;
 mod ledger;
 mod link;
 
@@ -66,6 +67,9 @@ pub struct Options {
     pub checksum: bool,
     /// Asks for locks, and keeps names and attributes under them.
     pub locks: bool,
+    /// Answers changes of what it has to itself before the box has them; needs
+    /// `locks`.
+    pub ahead: bool,
     /// Callers' rights are checked above the client, as the kernel does: what
     /// is kept may be shown to any of them. Else only to user 0.
     pub callers_checked: bool,
@@ -83,6 +87,7 @@ impl Default for Options {
             retain_bytes_max: 64 << 20,
             checksum: false,
             locks: false,
+            ahead: true,
             callers_checked: false,
         }
     }
@@ -171,6 +176,7 @@ impl<W: World> Client<W> {
         options: Options,
     ) -> Result<Client<W>, ConnectError> {
         let id = (u128::from(world.random()) << 64) | u128::from(world.random());
+        let ahead = Ahead::default();
         let import = Rc::new(Import {
             id: ClientId(id),
             hosts,
@@ -184,8 +190,8 @@ impl<W: World> Client<W> {
             next_open: Cell::new(1),
             lost: RefCell::default(),
             lost_told: Cell::new(0),
-            cached: Cached::default(),
-            ahead: Ahead::default(),
+            cached: Cached::beside(&ahead),
+            ahead,
             world,
         });
         let first = link::first(&import).await?;

@@ -458,3 +458,29 @@ fn only_what_was_not_sent_is_interrupted_or_timed_out() {
     desk.ledger.fail_all(&CallError::Closed);
     assert!(desk.ledger.is_settled());
 }
+
+/// Else a file that others removed meanwhile would go while it is open (N9).
+#[test]
+fn a_handle_is_declared_on_each_connection_until_the_box_answers() {
+    let mut d = Desk::new(1 << 20);
+    let by = std::rc::Rc::clone(&d.me.cred);
+    assert!(d.ledger.open_here(OpenId(9), (FILE, 0), &by));
+    let declared = |sent: &[Sent]| match &sent[0].request {
+        Request::Reopen(op) => op.opens[0].open == OpenId(9),
+        _ => false,
+    };
+    assert!(declared(&read_back(d.ledger.declare(FILE))));
+    assert!(
+        d.ledger.close_here(OpenId(9)).is_none(),
+        "the box is to be told"
+    );
+    for _ in 0..2 {
+        d.ledger.next_connection();
+        assert_eq!(d.reconnect(&answer(1, false, 0)), Welcome::Continue);
+        d.ledger.enter(State::Full, Mono(0));
+        let sent = read_back(d.ledger.resends());
+        assert!(declared(&sent));
+    }
+    let sent = read_back(d.ledger.declare(FILE));
+    assert!(sent.is_empty(), "it was told on this connection");
+}

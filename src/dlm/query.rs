@@ -48,6 +48,14 @@ impl Table {
         held
     }
 
+    /// Has any client some of `bits` on a file?
+    #[must_use]
+    pub fn is_held(&self, fid: Fid, bits: Bits) -> bool {
+        let locks = self.files.find(fid).into_iter();
+        let mut theirs = locks.flat_map(|r| r.granted.iter()).filter(|l| !l.is_own());
+        theirs.any(|lock| !lock.bits().and(bits).is_empty())
+    }
+
     /// The client's lock of this id, if it is granted.
     #[must_use]
     pub fn lock(&self, holder: Holder, lock: LockId) -> Option<Grant> {

@@ -156,6 +156,12 @@ pub enum Event {
         holder: Holder,
         lock: LockId,
     },
+    /// No client has any of what was asked back ([`Table::recall`]).
+    ///
+    /// [`Table::recall`]: super::Table::recall
+    Recalled {
+        fid: Fid,
+    },
 }
 
 /// What a holder has on a file, the shard's own operations not counted.

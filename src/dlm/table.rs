@@ -25,6 +25,8 @@ pub struct Table {
     pub(super) len: usize,
     pub(super) calls: Calls,
     pub(super) contention: Contention,
+    /// Bits that were asked back of whoever has them, by file.
+    recalled: BTreeMap<Fid, Bits>,
     events: Vec<Event>,
 }
 
@@ -44,6 +46,7 @@ impl Table {
             len: 0,
             calls: Calls::new(answer),
             contention: Contention::default(),
+            recalled: BTreeMap::new(),
             events: Vec::new(),
         }
     }
@@ -165,6 +168,32 @@ impl Table {
         for fid in fids {
             self.settle(now, fid);
         }
+    }
+
+    /// Asks every client that has some of `bits` on a file for them, though
+    /// nobody waits; [`Event::Recalled`] follows when none of them has any. The
+    /// owner of the table grants these bits to nobody until then. False, and no
+    /// event, if nobody has any now.
+    pub fn recall(&mut self, now: Mono, fid: Fid, bits: Bits) -> bool {
+        let by = shape_of(Mode::Ex, bits, Extent::ALL, 0);
+        let locks = self.files.find(fid).into_iter();
+        let mut is_held = false;
+        for lock in locks.flat_map(|r| r.granted.iter()).filter(|l| !l.is_own()) {
+            let theirs = lock.bits().and(bits);
+            if theirs.is_empty() {
+                continue;
+            }
+            is_held = true;
+            let key = (lock.holder, fid, lock.id);
+            if let Some(blocking) = self.calls.on_blocked(now, key, theirs, &by) {
+                self.events.push(Event::Blocking(blocking));
+            }
+        }
+        if is_held {
+            let all = self.recalled.entry(fid).or_default();
+            *all = all.with(bits);
+        }
+        is_held
     }
 
     /// What has happened since the last call, in order.
@@ -311,6 +340,12 @@ impl Table {
             let grant = lock.grant(fid);
             self.events.push(Event::Granted { holder, grant });
             self.call_back_for_waiters(now, fid, &lock);
+        }
+        if let Some(bits) = self.recalled.get(&fid)
+            && !self.is_held(fid, *bits)
+        {
+            self.recalled.remove(&fid);
+            self.events.push(Event::Recalled { fid });
         }
         self.files.free(fid);
     }

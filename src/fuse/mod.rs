@@ -41,3 +41,6 @@ pub mod upstream;
 /// In the `system` name space, because reading one there needs no permission
 /// and so no question to the box.
 pub const PID_XATTR: &str = "system.forebay.pid";
+
+/// The one that tells what the mount has been doing since it began.
+pub const COUNTERS_XATTR: &str = "system.forebay.counters";

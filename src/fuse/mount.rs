@@ -277,6 +277,7 @@ async fn connect(local: &Local, plan: &Plan) -> Result<Client<Local>, Fault> {
         read_only: plan.options.read_only,
         deadline: plan.options.deadline,
         locks: true,
+        ahead: !plan.options.is_sync(),
         // The kernel checks what it may answer itself by the same attributes
         // (`default_permissions`).
         callers_checked: true,

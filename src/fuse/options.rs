@@ -138,6 +138,12 @@ impl Options {
         Ok(())
     }
 
+    /// Nothing is answered before the box has it.
+    #[must_use]
+    pub fn is_sync(&self) -> bool {
+        self.others.contains(&Flag::Sync)
+    }
+
     /// The generic flags of the mount. Without a word to the contrary, files
     /// on it neither change the user nor act as devices, as on any network
     /// file system that is mounted by hand.

@@ -74,6 +74,11 @@ pub trait Upstream: 'static {
     fn is_current(&self, _dir: Fid, _name: &Name, _fid: Option<Fid>) -> bool {
         true
     }
+    /// What it has been doing, a line for each number: its name, a blank, and
+    /// the number.
+    fn counters(&self) -> String {
+        String::new()
+    }
     /// Who is told when what was believed ends.
     fn tell(&self, _above: Rc<dyn Above>) {}
 }
@@ -136,6 +141,27 @@ impl<W: World> Upstream for Client<W> {
 
     fn is_current(&self, dir: Fid, name: &Name, fid: Option<Fid>) -> bool {
         self.is_known(dir, name, fid)
+    }
+
+    fn counters(&self) -> String {
+        let c = Client::counters(self);
+        let rows = [
+            ("calls", c.calls),
+            ("sent", c.sent),
+            ("closes", c.closes),
+            ("answered_here", c.answered_here),
+            ("resent", c.resent),
+            ("replayed", c.replayed),
+            ("connections", c.connections),
+            ("evictions", c.evictions),
+            ("lost", c.lost),
+            ("locks", c.locks),
+            ("retained_bytes", c.retained_bytes),
+        ];
+        let lines = rows
+            .iter()
+            .map(|(name, number)| format!("{name} {number}\n"));
+        lines.collect()
     }
 
     fn tell(&self, above: Rc<dyn Above>) {

@@ -1,14 +1,17 @@
 //! Several clients on the same few names and files, with their caches, over a
 //! net that fails and a box that dies: every read must see the last write that
-//! returned before it was called, whoever wrote (DESIGN §12.2).
+//! returned before it was called, whoever wrote (DESIGN §12.2). And what a
+//! client has open it can read until it closes it, whoever removes it; nothing
+//! of it is left then (N9).
 
 use super::cluster::{BOX, Cluster};
-use super::history::{self, Deed, RECORDS_MAX, Record};
+use super::history::{self, Deed, Record};
 use super::node::Faults;
 use super::world::SimWorld;
 use crate::base::codec::Bytes;
 use crate::base::{Errno, Fid, FileKind, Name, OpenId, SetAttr, Slice};
 use crate::client::{CallError, Client, Context};
+use crate::namespace::key::table;
 use crate::wire::op::{self, Entry, Intent};
 use crate::wire::{Reply, Request};
 use crate::world::World;
@@ -49,6 +52,8 @@ impl Plan {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum {
     pub records: usize,
+    /// Files that were read after their last name was gone.
+    pub read_nameless: u64,
     /// Calls answered from clients' memory.
     pub answered_here: u64,
     pub trace: u64,
@@ -65,9 +70,6 @@ enum Object {
     End(u8),
 }
 
-/// Operations on one object that are recorded, besides those under way at the
-/// last of them.
-const RECORDED: usize = RECORDS_MAX - 16;
 const NAMES: u8 = 3;
 const FILES: u8 = 2;
 const PIECE: u64 = 8;
@@ -80,16 +82,22 @@ pub fn run(seed: u64, plan: &Plan) -> Result<Sum, String> {
     let faults = Faults::default();
     let cluster = Cluster::with(seed, faults);
     let run = Rc::new(Run::default());
-    let hits = cluster.run(play(&cluster, *plan, Rc::clone(&run)));
+    let hits = cluster.run(async {
+        let hits = play(&cluster, *plan, Rc::clone(&run)).await?;
+        nothing_is_left(&cluster).await.map(|()| hits)
+    });
     let hits = hits.map_err(|e| format!("seed {seed}: {e}"))?;
     let records = run.records.borrow();
     for (object, records) in records.iter() {
         let first = run.first.borrow().get(object).copied().unwrap_or(0);
         let records = run.certain(*object, records);
-        history::check(first, &records).map_err(|e| format!("seed {seed}: {object:?}: {e}"))?;
+        let end = run.ends.borrow().get(object).copied().unwrap_or(u64::MAX);
+        history::check(first, &records, end)
+            .map_err(|e| format!("seed {seed}: {object:?}: {e}"))?;
     }
     Ok(Sum {
         records: records.values().map(Vec::len).sum(),
+        read_nameless: run.read_nameless.get(),
         answered_here: hits,
         trace: cluster.sim.trace_hash(),
     })
@@ -100,8 +108,11 @@ struct Run {
     clock: Cell<u64>,
     records: RefCell<BTreeMap<Object, Vec<Record>>>,
     first: RefCell<BTreeMap<Object, u64>>,
+    /// From when on an object is not known any more.
+    ends: RefCell<BTreeMap<Object, u64>>,
     /// Clients at work.
     working: Cell<usize>,
+    read_nameless: Cell<u64>,
     failed: RefCell<Option<String>>,
     /// What clients that were thrown out had answered ahead of the box, and
     /// when they learned that it is lost.
@@ -150,13 +161,7 @@ impl Run {
 
     fn note(&self, object: Object, record: Record) {
         let mut records = self.records.borrow_mut();
-        let of = records.entry(object).or_default();
-        // What was under way when the last one was recorded may explain it.
-        let is_under_way = |last: &Record| record.called < last.returned;
-        let is_due = of.get(RECORDED - 1).is_none_or(is_under_way);
-        if is_due && of.len() < RECORDS_MAX {
-            of.push(record);
-        }
+        records.entry(object).or_default().push(record);
     }
 }
 
@@ -248,6 +253,26 @@ async fn play(cluster: &Cluster, plan: Plan, run: Rc<Run>) -> Result<u64, String
     Ok(hits)
 }
 
+/// Once everything is closed, no file without names stays.
+async fn nothing_is_left(cluster: &Cluster) -> Result<(), String> {
+    let orphans = vec![table::ORPHAN]..vec![table::ORPHAN + 1];
+    let mut left = usize::MAX;
+    for _ in 0..SETTLED {
+        if let Some(shard) = cluster.shard() {
+            let found = shard.flash.scan(orphans.clone(), 64).await;
+            left = found.map_err(|e| e.to_string())?.len();
+            if left == 0 {
+                return Ok(());
+            }
+        }
+        cluster.sim.sleep(Duration::from_secs(1)).await;
+    }
+    Err(format!("{left} files without names stay"))
+}
+
+/// Seconds in which evictions and a recovery are over.
+const SETTLED: u32 = 120;
+
 /// One directory for names, and the files that all change.
 async fn prepare(client: &Client<SimWorld>, run: &Run) -> Result<Place, CallError> {
     let me = Context::of(0, 0);
@@ -324,6 +349,10 @@ impl One {
         for _ in 0..deeds {
             let pause = self.pause();
             self.client.world().sleep(pause).await;
+            if self.rng.borrow_mut().u8(0..5) == 0 {
+                self.on_open().await?;
+                continue;
+            }
             let object = self.object();
             match object {
                 Object::Name(n) => self.on_name(object, n).await?,
@@ -474,7 +503,71 @@ impl One {
         self.put(object, &name).await
     }
 
-    /// A file of its own, moved over the shared name.
+    /// Opens what a name leads to, and looks at it for a while.
+    async fn on_open(&self) -> Result<(), CallError> {
+        let name = format!("n{}", self.rng.borrow_mut().u8(0..NAMES));
+        let evictions = self.client.counters().evictions;
+        let look = Request::Lookup(op::Named {
+            parent: self.place.dir,
+            name: self.name(&name)?,
+            intent: Intent::default(),
+        });
+        let fid = match self.entry(look).await {
+            Ok(entry) => entry.fid,
+            Err(CallError::Failed(Errno::ENOENT)) => return Ok(()),
+            Err(other) => return Err(other),
+        };
+        let open = self.client.next_open();
+        let opened = self.entry(Request::Open(op::Open {
+            fid,
+            open,
+            flags: 0,
+            intent: Intent::default(),
+        }));
+        match opened.await {
+            Ok(_) => {}
+            // It was removed since.
+            Err(CallError::Failed(Errno::ESTALE | Errno::ENOENT)) => return Ok(()),
+            Err(CallError::Evicted) => return Ok(()),
+            Err(other) => return Err(other),
+        }
+        let looks = self.rng.borrow_mut().u8(0..4);
+        for _ in 0..looks {
+            let pause = self.pause();
+            self.client.world().sleep(pause).await;
+            let seen = self.read(fid, open).await;
+            if seen == Ok(id(fid)) {
+                let nlink = self.attr_of(fid).await.map(|e| e.attr.nlink);
+                let count = u64::from(nlink == Ok(0));
+                let all = &self.run.read_nameless;
+                all.set(all.get() + count);
+            } else if self.client.counters().evictions == evictions {
+                let line = format!("c{}: {fid} is open, and read as {seen:?}", self.n);
+                *self.run.failed.borrow_mut() = Some(line);
+                break;
+            }
+        }
+        match self.ask(Request::Close(op::Close { fid, open })).await {
+            Ok(_) | Err(CallError::Evicted) => Ok(()),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// The first bytes of a file, as a number.
+    async fn read(&self, fid: Fid, open: OpenId) -> Result<u64, CallError> {
+        let read = Request::Read(op::Read {
+            fid,
+            open,
+            offset: 0,
+            len: PIECE as u32,
+        });
+        let me = Context::of(0, 0);
+        let (_, data) = self.client.call(&me, read, None).await?;
+        let bytes: Option<[u8; 8]> = data.and_then(|d| d[..].try_into().ok());
+        Ok(bytes.map_or(0, u64::from_le_bytes))
+    }
+
+    /// A file of its own, moved over the shared name. It says which it is.
     async fn put(&self, object: Object, name: &str) -> Result<(), CallError> {
         self.spare.set(self.spare.get() + 1);
         let spare = format!("s{}-{}", self.n, self.spare.get());
@@ -484,6 +577,10 @@ impl One {
             Err(CallError::Evicted) => return Ok(()),
             other => other?.fid,
         };
+        match self.write_to(made, 0, false, id(made)).await {
+            Err(CallError::Evicted | CallError::Failed(Errno::ESTALE)) => return Ok(()),
+            other => other.map(|_| ())?,
+        }
         let rename = Request::Rename(op::Rename {
             from: root,
             from_name: self.name(&spare)?,
@@ -525,19 +622,9 @@ impl One {
 
     async fn on_stamp(&self, object: Object, n: u8) -> Result<(), CallError> {
         if self.is_looking() {
-            let read = Request::Read(op::Read {
-                fid: self.file(n),
-                open: OpenId(0),
-                offset: 0,
-                len: PIECE as u32,
-            });
-            let me = Context::of(0, 0);
+            let read = self.read(self.file(n), OpenId(0));
             return self
-                .deed(object, None, self.client.call(&me, read, None), |seen| {
-                    let (_, data) = seen.ok()?;
-                    let seen = data.and_then(|data| stamp(&data));
-                    Some(Deed::Read(seen.unwrap_or(0)))
-                })
+                .deed(object, None, read, |seen| seen.ok().map(Deed::Read))
                 .await;
         }
         let stamp = self.rng.borrow_mut().u64(1..u64::MAX);
@@ -558,31 +645,36 @@ impl One {
                 .await;
         }
         // What an evicted client appended, if it did, is not told: such ends
-        // are not recorded any further.
+        // are not looked at any further.
         let append = self.write(n, 0, true, 1);
         let evicted = Cell::new(true);
+        let called = self.run.clock.get();
         self.deed(object, None, append, |seen| {
             evicted.set(false);
             seen.ok().map(|at| Deed::Added(at, PIECE))
         })
         .await?;
         if evicted.get() {
-            let mut records = self.run.records.borrow_mut();
-            let of = records.entry(object).or_default();
-            let filler = Record {
-                client: self.n,
-                called: u64::MAX,
-                returned: u64::MAX,
-                deed: Deed::MaybeRemove,
-            };
-            of.resize(RECORDS_MAX, filler);
+            let mut ends = self.run.ends.borrow_mut();
+            let end = ends.entry(object).or_insert(called);
+            *end = called.min(*end);
         }
         Ok(())
     }
 
     async fn write(&self, n: u8, offset: u64, append: bool, stamp: u64) -> Result<u64, CallError> {
+        self.write_to(self.file(n), offset, append, stamp).await
+    }
+
+    async fn write_to(
+        &self,
+        fid: Fid,
+        offset: u64,
+        append: bool,
+        stamp: u64,
+    ) -> Result<u64, CallError> {
         let request = Request::Write(op::Write {
-            fid: self.file(n),
+            fid,
             open: OpenId(0),
             offset,
             append,
@@ -596,7 +688,10 @@ impl One {
     }
 
     async fn attr(&self, n: u8) -> Result<Entry, CallError> {
-        let fid = self.file(n);
+        self.attr_of(self.file(n)).await
+    }
+
+    async fn attr_of(&self, fid: Fid) -> Result<Entry, CallError> {
         let intent = Intent::default();
         self.entry(Request::Getattr(op::OfFile { fid, intent }))
             .await

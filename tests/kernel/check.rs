@@ -38,7 +38,7 @@ pub fn shortest(first: u64, records: &[Record]) -> String {
     ends.sort_unstable();
     let whole = ends.last().copied().unwrap_or(0);
     let cut = ends.into_iter().map(|end| end.saturating_add(1));
-    let is_wrong = |cut: &u64| history::check(first, &until(*cut, records)).is_err();
+    let is_wrong = |cut: &u64| history::check(first, &until(*cut, records), u64::MAX).is_err();
     let mut last = until(cut.into_iter().find(is_wrong).unwrap_or(whole), records);
     last.sort_by_key(|r| r.called);
     let mut why = String::from("no order of these explains what was seen:");
@@ -64,6 +64,7 @@ pub fn until(cut: u64, records: &[Record]) -> Vec<Record> {
             _ if record.returned < cut => return Some(*record),
             Deed::Write(value) | Deed::MaybeWrite(value) => Deed::MaybeWrite(value),
             Deed::Added(_, value) | Deed::Ensured(value) => Deed::MaybeWrite(value),
+            Deed::MaybeAdded(..) => record.deed,
             Deed::Removed | Deed::MaybeRemove => Deed::MaybeRemove,
             Deed::Read(_) | Deed::Missing => return None,
         };

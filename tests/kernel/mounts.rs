@@ -20,6 +20,7 @@ pub async fn mount(
     cluster: &Cluster,
     name: &str,
     minor: u32,
+    ahead: bool,
     seed: u64,
 ) -> (Linux, Client<SimWorld>) {
     let linux = Linux::new(&cluster.sim, name, minor, seed);
@@ -28,6 +29,7 @@ pub async fn mount(
         name: name.to_owned(),
         first_connect: Duration::from_secs(120),
         locks: true,
+        ahead,
         callers_checked: true,
         ..Options::default()
     };

@@ -15,6 +15,7 @@ fn all(seeds: std::ops::Range<u64>) -> Sum {
     for seed in seeds {
         let one = run(seed, &Plan::of(seed)).unwrap_or_else(|e| panic!("{e}"));
         sum.records += one.records;
+        sum.read_nameless += one.read_nameless;
         sum.answered_here += one.answered_here;
     }
     sum
@@ -25,6 +26,8 @@ fn every_read_sees_the_last_write_whoever_wrote() {
     let sum = all(0..400);
     // The caches were there to be wrong.
     assert!(sum.answered_here > 1000, "{sum:?}");
+    // And files were removed while they were open.
+    assert!(sum.read_nameless > 100, "{sum:?}");
 }
 
 #[test]

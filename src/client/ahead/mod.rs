@@ -26,6 +26,7 @@ mod stock;
 mod tree;
 
 pub use busy::Change as Underway;
+pub use tree::Tree;
 
 use super::cached;
 use super::call::{CallError, Context, Order, Outcome, Pending};
@@ -45,14 +46,15 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use stock::{Clock, Stock};
-use tree::{Tree, TreeView};
+use tree::TreeView;
 
 /// Records of files and names in the tree; some 300 bytes each.
 const RECORDS_MAX: usize = 1 << 17;
 
 #[derive(Default)]
 pub struct Ahead {
-    tree: RefCell<Tree>,
+    /// `cached` answers by it, too.
+    tree: Rc<RefCell<Tree>>,
     stock: RefCell<Stock>,
     clock: RefCell<Clock>,
     asks: RefCell<Asks>,
@@ -66,6 +68,11 @@ pub struct Ahead {
 }
 
 impl Ahead {
+    #[must_use]
+    pub fn tree(&self) -> Rc<RefCell<Tree>> {
+        Rc::clone(&self.tree)
+    }
+
     /// Has the client this file to itself?
     #[must_use]
     pub fn has(&self, fid: Fid) -> bool {
@@ -124,7 +131,8 @@ impl Ahead {
 pub fn is_agreed<W: World>(import: &Import<W>) -> bool {
     let agreed = import.agreed.borrow();
     let has = |bit| agreed.as_ref().is_some_and(|a| a.features.has(bit));
-    import.options.locks && has(Features::LOCKS) && has(Features::ORDER | Features::FID_GRANTS)
+    let is_wanted = import.options.locks && import.options.ahead;
+    is_wanted && has(Features::LOCKS) && has(Features::ORDER | Features::FID_GRANTS)
 }
 
 /// Answers a question about what the client has to itself.
@@ -228,8 +236,8 @@ fn ask<W: World>(import: &Rc<Import<W>>, pending: &Rc<Pending>, changed: &[Fid])
         *pending.underway.borrow_mut() = Some(ahead.busy.begin(changed));
     }
     let request = pending.request.borrow();
-    cached::on_begin(import, &request);
-    *pending.asked.borrow_mut() = cached::wants(import, &pending.context, &request);
+    let cancels = cached::on_begin(import, &pending.context, &request);
+    *pending.asked.borrow_mut() = cached::asks(import, &pending.context, &request, cancels);
     pending.since.set(import.cached.since());
     drop(request);
     if import.ledger.borrow_mut().queue(pending) {
@@ -263,7 +271,8 @@ fn attempt<W: World>(import: &Rc<Import<W>>, pending: &Rc<Pending>, changed: &[F
         change,
         request,
     } = decided;
-    cached::on_begin(import, &request);
+    let cancels = cached::on_begin(import, &pending.context, &request);
+    pending.asked.borrow_mut().cancels = cancels;
     if change.born.is_some() {
         ahead.stock.borrow_mut().take();
         restock(import, &pending.context);
@@ -314,8 +323,8 @@ fn decided<W: World>(import: &Import<W>, pending: &Pending, at: u64) -> Option<(
         flags: pending.context.flags,
         len: pending.bytes() as u64,
         is_writer: match &*request {
-            Request::Write(op) => import.ledger.borrow().has_writer(op.fid),
-            Request::Setattr(op) => import.ledger.borrow().has_writer(op.fid),
+            Request::Write(op) => import.ledger.borrow().handles().has_writer(op.fid),
+            Request::Setattr(op) => import.ledger.borrow().handles().has_writer(op.fid),
             _ => false,
         },
     };

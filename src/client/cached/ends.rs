@@ -2,6 +2,7 @@
 //! there are too many.
 
 use super::held::{Called, Ending};
+use super::{opens, recall};
 use crate::base::{Bits, Extent, Fid, Mode};
 use crate::client::ledger::State;
 use crate::client::{CallError, Import, ahead};
@@ -15,7 +16,12 @@ use std::time::Duration;
 
 /// The box wants a lock back.
 pub fn on_callback<W: World>(import: &Rc<Import<W>>, head: &CallbackHead) {
-    let bits = Bits { set: head.bits };
+    let mut bits = Bits { set: head.bits };
+    // Who calls a name back may be about to remove it: then OPEN is next, and
+    // it is of no use without the name.
+    if bits.has(Bits::LOOKUP) {
+        bits = bits.with(Bits::OPEN);
+    }
     let called = import.cached.held.borrow_mut().on_called(head.lock, bits);
     match called {
         Called::Ends(ending) => {
@@ -41,9 +47,18 @@ pub fn on_callback<W: World>(import: &Rc<Import<W>>, head: &CallbackHead) {
 /// box, when it has done what was answered under them. In a task of its own:
 /// none waits for another (C3). What it returns is set at the end.
 pub(super) fn end<W: World>(import: &Rc<Import<W>>, ending: Ending) -> Promise<()> {
+    if !ending.bits.and(DECLARED).is_empty() {
+        opens::declare(import, ending.fid);
+    }
+    if ending.bits.has(Bits::LOOKUP) {
+        for other in opens::give_up(&import.cached, ending.fid) {
+            end(import, other);
+        }
+    }
     let mut known = import.cached.known.borrow_mut();
     known.forget(ending.fid, ending.bits);
     drop(known);
+    recall::forget(&import.cached, ending.fid, ending.bits);
     let is_alone = ending.mode == Mode::Ex;
     let below = match is_alone {
         true => ahead::on_ending(import, ending.fid),
@@ -67,7 +82,11 @@ pub(super) fn end<W: World>(import: &Rc<Import<W>>, ending: Ending) -> Promise<(
             ahead::caught_up(&import).await;
         }
         cancel(&import, &ending).await;
-        import.cached.held.borrow_mut().on_ended(&ending);
+        import
+            .cached
+            .held
+            .borrow_mut()
+            .on_ended(ending.lock, ending.bits);
         done.set(());
     });
     ended
@@ -76,28 +95,32 @@ pub(super) fn end<W: World>(import: &Rc<Import<W>>, ending: Ending) -> Promise<(
 /// The client gives up all locks of a file by its own will. What is returned is
 /// set when the box knows.
 pub fn give_up<W: World>(import: &Rc<Import<W>>, fid: Fid) -> Vec<Promise<()>> {
-    let endings = import.cached.held.borrow_mut().give_up(fid);
-    import.cached.known.borrow_mut().forget(fid, Bits::ALL);
+    let endings = import.cached.held.borrow_mut().give_up(fid, Bits::ALL);
+    import.cached.forget(fid);
     let ended = endings.into_iter().map(|ending| end(import, ending));
     ended.collect()
 }
 
+/// What ends the client's word on its handles: who may open the file without a
+/// word, and what its mode lets whoever opened it do.
+const DECLARED: Bits = Bits::OPEN.with(Bits::PERM);
+
 /// Tells the box, over however many connections it takes.
 async fn cancel<W: World>(import: &Rc<Import<W>>, ending: &Ending) {
-    let locks = vec![LockCancel {
+    let in_use = import.ledger.borrow().handles().is_open(ending.fid);
+    let lock = LockCancel {
         lock: ending.lock,
         bits: ending.bits,
-        in_use: false,
-    }];
+        in_use,
+    };
     loop {
         let state = import.ledger.borrow().state();
         let sender = import.link.borrow().as_ref().map(|l| l.sender.clone());
         match (state, sender) {
             (State::Closed, _) => return,
             (State::Full, Some(sender)) => {
-                let request = Request::Cancel(Cancel {
-                    locks: locks.clone(),
-                });
+                let locks = vec![lock];
+                let request = Request::Cancel(Cancel { locks });
                 let (call, frame) = import.ledger.borrow_mut().control(request);
                 sender.push(frame);
                 if !matches!(call.reply().await, Err(CallError::Closed)) {
@@ -113,7 +136,11 @@ async fn cancel<W: World>(import: &Rc<Import<W>>, ending: &Ending) {
 /// Locks and what is known stay, for a box that still has them (L2).
 pub async fn watch<W: World>(import: Rc<Import<W>>) {
     let cached = &import.cached;
-    while import.ledger.borrow().state() != State::Closed {
+    let state = || import.ledger.borrow().state();
+    while matches!(state(), State::New | State::Connecting) {
+        import.changed.wait().await;
+    }
+    while state() != State::Closed {
         let left = cached.lease.borrow().left(import.world.now());
         if !left.is_zero() {
             cached.lapsed.set(false);
@@ -140,6 +167,7 @@ pub async fn on_restarted<W: World>(import: &Rc<Import<W>>) {
     let cached = &import.cached;
     let (ends, kept) = cached.held.borrow_mut().keep_writing();
     cached.known.borrow_mut().clear();
+    recall::clear(cached);
     *cached.claims.borrow_mut() = kept;
     let Some(above) = cached.above() else {
         return;
@@ -160,6 +188,7 @@ pub fn on_evicted<W: World>(import: &Rc<Import<W>>, sender: &Sender<W::Conn>) {
     let cached = &import.cached;
     cached.held.borrow_mut().clear();
     cached.known.borrow_mut().clear();
+    recall::clear(cached);
     let taken = cached.above().map(|above| above.take_back_all());
     let (import, sender) = (Rc::clone(import), sender.clone());
     let world = import.world.clone();

@@ -137,26 +137,27 @@ impl Held {
     }
 
     /// The box knows that these bits have ended.
-    pub fn on_ended(&mut self, ending: &Ending) {
-        let Some(found) = self.locks.get_mut(&ending.lock) else {
+    pub fn on_ended(&mut self, lock: LockId, bits: Bits) {
+        let Some(found) = self.locks.get_mut(&lock) else {
             return;
         };
-        found.ending = found.ending.without(ending.bits);
+        let fid = found.fid;
+        found.ending = found.ending.without(bits);
         if found.bits.is_empty() && found.ending.is_empty() {
-            self.locks.remove(&ending.lock);
-            if let Some(locks) = self.by_file.get_mut(&ending.fid) {
-                locks.retain(|id| *id != ending.lock);
+            self.locks.remove(&lock);
+            if let Some(locks) = self.by_file.get_mut(&fid) {
+                locks.retain(|id| *id != lock);
                 if locks.is_empty() {
-                    self.by_file.remove(&ending.fid);
+                    self.by_file.remove(&fid);
                 }
             }
         }
     }
 
-    /// All locks of a file end, by the client's own will.
-    pub fn give_up(&mut self, fid: Fid) -> Vec<Ending> {
+    /// These bits of a file end, by the client's own will.
+    pub fn give_up(&mut self, fid: Fid, bits: Bits) -> Vec<Ending> {
         let locks = self.by_file.get(&fid).cloned().unwrap_or_default();
-        let ends = locks.into_iter().map(|id| self.on_called(id, Bits::ALL));
+        let ends = locks.into_iter().map(|id| self.on_called(id, bits));
         ends.filter_map(|called| match called {
             Called::Ends(ending) => Some(ending),
             _ => None,
@@ -302,9 +303,9 @@ mod tests {
             panic!("PERM is held");
         };
         assert_eq!(two.bits, Bits::PERM);
-        held.on_ended(&two);
+        held.on_ended(two.lock, two.bits);
         assert_eq!(held.len(), 1, "UPDATE is still being given up");
-        held.on_ended(&one);
+        held.on_ended(one.lock, one.bits);
         assert_eq!(held.len(), 0);
         assert!(held.by_file.is_empty());
     }
@@ -366,7 +367,7 @@ mod tests {
         );
         assert!(!held.covers_data(Fid::new(1, 1), Mode::Pr, Extent::ALL));
         assert_eq!(held.on_called(b, Bits::DATA), Called::Ending);
-        held.on_ended(&ending);
+        held.on_ended(ending.lock, ending.bits);
         assert_eq!(held.len(), 0);
     }
 }

@@ -76,7 +76,8 @@ impl Known {
         self.own(dir).change = change;
     }
 
-    /// The client's own change left the file like this.
+    /// The client's own change left the file like this. What is known of it from
+    /// before is over, even if this answer is too old to be taken in itself.
     pub fn on_own(&mut self, fid: Fid, attr: &Attr) {
         let own = self.own(fid);
         own.version = own.version.max(attr.version);
@@ -86,7 +87,9 @@ impl Known {
         }
     }
 
-    fn is_fresh(&self, dir: Fid, asked: Asked) -> bool {
+    /// Can an answer that was asked for then lack no own change of names in
+    /// `dir`?
+    pub fn is_fresh(&self, dir: Fid, asked: Asked) -> bool {
         let own = self.disturbed.get(&dir).copied().unwrap_or_default();
         asked.0 >= own.change && asked.0 >= self.floor
     }
@@ -290,9 +293,10 @@ mod tests {
         assert!(known.attr(FILE).is_none());
     }
 
-    /// A change that was asked for before an eviction takes place after it.
+    /// A change that was sent again to a box that restarted is answered after
+    /// the attributes of before it were asked for anew.
     #[test]
-    fn an_own_change_ends_what_is_older_also_if_its_answer_is_not_taken_in() {
+    fn an_own_change_ends_what_was_known_before_it() {
         let mut known = Known::default();
         let early = known.ask();
         known.clear();
@@ -300,7 +304,10 @@ mod tests {
         known.on_attr(FILE, &attr(7), late);
         known.on_own(FILE, &attr(8));
         known.on_attr(FILE, &attr(8), early);
-        assert!(known.attr(FILE).is_none());
+        assert!(
+            known.attr(FILE).is_none(),
+            "neither the old nor the early one"
+        );
     }
 
     #[test]

@@ -17,23 +17,31 @@ mod ends;
 mod held;
 mod known;
 mod lease;
+mod listings;
+mod opens;
+mod recall;
 mod wants;
+mod xattrs;
 
 pub use ends::{claim, give_up, on_callback, on_evicted, on_restarted, watch};
+pub use xattrs::is_acl;
 
+use super::ahead::{self, Ahead, Tree};
 use super::call::{CallError, Context, Outcome, Pending};
-use super::{Above, Import, Terms, ahead};
+use super::{Above, Import, Terms};
 use crate::base::codec::Bytes;
 use crate::base::{Attr, Bits, Errno, Fid, FileKind, LockId, Mono, Name, Xid};
 use crate::wire::op::{Entry, Named};
-use crate::wire::{Asked, Granted, Reply, Request};
+use crate::wire::{Asked, Granted, LockCancel, Reply, Request};
 use crate::world::World;
 use held::Held;
 use known::Known;
 use lease::Lease;
+use listings::Listings;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
+use xattrs::Xattrs;
 
 /// Longest time that those above may believe something without asking: asking
 /// costs no round trip, and the shorter it is, the sooner a callback that cannot
@@ -51,6 +59,10 @@ const RECLAIMED: usize = 64;
 pub struct Cached {
     held: RefCell<Held>,
     known: RefCell<Known>,
+    /// What the client has to itself.
+    tree: Rc<RefCell<Tree>>,
+    xattrs: RefCell<Xattrs>,
+    listings: RefCell<Listings>,
     lease: RefCell<Lease>,
     above: RefCell<Option<Rc<dyn Above>>>,
     /// The lease is over, and nobody above believes anything.
@@ -65,6 +77,14 @@ pub struct Cached {
 pub use known::Asked as Since;
 
 impl Cached {
+    #[must_use]
+    pub fn beside(ahead: &Ahead) -> Cached {
+        Cached {
+            tree: ahead.tree(),
+            ..Cached::default()
+        }
+    }
+
     pub fn set_above(&self, above: Rc<dyn Above>) {
         *self.above.borrow_mut() = Some(above);
     }
@@ -152,6 +172,7 @@ impl Cached {
     /// Nothing of this file is remembered any more.
     pub fn forget(&self, fid: Fid) {
         self.known.borrow_mut().forget(fid, Bits::ALL);
+        recall::forget(self, fid, Bits::ALL);
     }
 
     pub fn is_within_lease(&self, now: Mono) -> bool {
@@ -166,6 +187,9 @@ pub fn answer<W: World>(
     request: &Request,
 ) -> Option<Outcome> {
     let cached = &import.cached;
+    if let Request::Close(op) = request {
+        return opens::close(import, op).map(|closed| closed.map(|reply| (reply, None)));
+    }
     let is_allowed = import.options.callers_checked || context.cred.uid == 0;
     if !import.options.locks || !is_allowed || !cached.is_within_lease(import.world.now()) {
         return None;
@@ -173,26 +197,34 @@ pub fn answer<W: World>(
     let outcome = match request {
         Request::Lookup(op) => lookup(cached, op)?,
         Request::Getattr(op) => Ok(entry(op.fid, attr(cached, op.fid)?)),
-        _ => return None,
+        Request::Open(op) => Ok(opens::open(import, context, op)?),
+        _ => recall::answer(cached, context, request)?,
     };
     cached.hits.set(cached.hits.get() + 1);
     Some(outcome.map(|reply| (reply, None)))
 }
 
 fn lookup(cached: &Cached, op: &Named) -> Option<Result<Reply, CallError>> {
-    let mut known = cached.known.borrow_mut();
-    let held = cached.held.borrow();
-    if known.is_absent(op.parent, &op.name) && held.bits(op.parent).has(Bits::UPDATE) {
-        return Some(Err(CallError::Failed(Errno::ENOENT)));
-    }
-    let fid = known.name(op.parent, &op.name)?;
-    if !held.bits(fid).has(Bits::LOOKUP.with(Bits::ATTRS)) {
-        return None;
-    }
-    Some(Ok(entry(fid, known.attr(fid)?.clone())))
+    let fid = {
+        let mut known = cached.known.borrow_mut();
+        let held = cached.held.borrow();
+        if known.is_absent(op.parent, &op.name) && held.bits(op.parent).has(Bits::UPDATE) {
+            return Some(Err(CallError::Failed(Errno::ENOENT)));
+        }
+        let fid = known.name(op.parent, &op.name)?;
+        if !held.bits(fid).has(Bits::LOOKUP) {
+            return None;
+        }
+        fid
+    };
+    Some(Ok(entry(fid, attr(cached, fid)?)))
 }
 
+/// What the client has to itself it knows best.
 fn attr(cached: &Cached, fid: Fid) -> Option<Attr> {
+    if let Some(attr) = cached.tree.borrow().attr(fid) {
+        return Some(attr.clone());
+    }
     if !cached.held.borrow().bits(fid).has(Bits::ATTRS) {
         return None;
     }
@@ -211,8 +243,13 @@ fn entry(fid: Fid, attr: Attr) -> Reply {
     })
 }
 
-/// The locks to ask for with a request.
-pub fn wants<W: World>(import: &Import<W>, context: &Context, request: &Request) -> Asked {
+/// What a request asks for, besides what it is about: locks, and the end of some.
+pub fn asks<W: World>(
+    import: &Import<W>,
+    context: &Context,
+    request: &Request,
+    cancels: Vec<LockCancel>,
+) -> Asked {
     if !import.options.locks {
         return Asked::default();
     }
@@ -223,14 +260,24 @@ pub fn wants<W: World>(import: &Import<W>, context: &Context, request: &Request)
         has: &|fid| import.ahead.has(fid),
         asks: &|fid| is_agreed && import.ahead.asks(fid, now),
     };
-    wants::of(&mut held, context, request, &alone)
+    let wants = wants::of(&mut held, context, request, &alone);
+    Asked { wants, cancels }
 }
 
-/// A call is on its way: names that it changes are forgotten.
-pub fn on_begin<W: World>(import: &Import<W>, request: &Request) {
-    if import.options.locks {
-        on_names(&mut import.cached.known.borrow_mut(), request, false);
+/// A call is on its way: names that it changes are forgotten. The locks that
+/// it gives up are returned.
+pub fn on_begin<W: World>(
+    import: &Import<W>,
+    context: &Context,
+    request: &Request,
+) -> Vec<LockCancel> {
+    if !import.options.locks {
+        return Vec::new();
     }
+    let cancels = opens::before(import, context, request);
+    on_names(&mut import.cached.known.borrow_mut(), request, false);
+    recall::on_own(&import.cached, context, request);
+    cancels
 }
 
 /// The client changes names, or has. One that it made is known by then.
@@ -272,7 +319,11 @@ pub fn on_answer<W: World>(
         let mut held = cached.held.borrow_mut();
         let endings = granted.grants.iter().filter_map(|g| held.on_grant(g));
         let endings = endings.collect();
-        held.on_answered(&pending.asked.borrow().wants);
+        let asked = pending.asked.borrow();
+        held.on_answered(&asked.wants);
+        for cancel in &asked.cancels {
+            held.on_ended(cancel.lock, cancel.bits);
+        }
         endings
     };
     let request = pending.request.borrow();
@@ -280,7 +331,10 @@ pub fn on_answer<W: World>(
         cached.known.borrow_mut().on_own(shown.fid, &shown.attr);
         learn_attr(cached, shown.fid, &shown.attr, pending.since.get());
     }
-    learn(cached, &request, outcome, pending.since.get());
+    let since = pending.since.get();
+    learn(cached, &request, outcome, since);
+    recall::learn(cached, &pending.context, &request, outcome, since);
+    recall::on_own(cached, &pending.context, &request);
     on_names(&mut cached.known.borrow_mut(), &request, outcome.is_ok());
     drop(request);
     ahead::on_answer(import, pending, outcome, granted);

@@ -5,10 +5,14 @@ use crate::base::{Bits, Extent, Fid, FileKind, LockId, Mode};
 use crate::client::call::{Context, Fill};
 use crate::wire::head::flags;
 use crate::wire::locks::Of;
-use crate::wire::{Asked, LockWant, Request};
+use crate::wire::{LockWant, Request};
 
 /// What the attributes and names in an answer rest on.
 const SHOWN: Bits = Bits::LOOKUP.with(Bits::ATTRS).with(Bits::XATTR);
+
+/// And what an open and a read that follow could be done under without asking.
+/// Whoever has to wait for DATA has to wait for the attributes, too.
+const USED: Bits = SHOWN.with(Bits::OPEN).with(Bits::DATA);
 
 /// Entries of a listing that can be in one answer.
 const ENTRIES_MAX: u64 = 1 << 16;
@@ -33,7 +37,12 @@ pub fn all_of(kind: FileKind) -> Bits {
     }
 }
 
-pub fn of(held: &mut Held, context: &Context, request: &Request, alone: &Alone<'_>) -> Asked {
+pub fn of(
+    held: &mut Held,
+    context: &Context,
+    request: &Request,
+    alone: &Alone<'_>,
+) -> Vec<LockWant> {
     let mut wants = Vec::new();
     let missing = |held: &mut Held, wants: &mut Vec<_>, of, fid: Fid, bits| {
         if !(alone.has)(fid) {
@@ -42,14 +51,14 @@ pub fn of(held: &mut Held, context: &Context, request: &Request, alone: &Alone<'
     };
     match request {
         Request::Lookup(op) => {
-            wants.push(welcome(held.ask(1), Of::Object, SHOWN));
+            wants.push(welcome(held.ask(1), Of::Object, USED));
             missing(held, &mut wants, Of::Parent, op.parent, Bits::UPDATE);
         }
         Request::Create(op) => {
             let asks = (alone.asks)(op.parent);
             wants.push(match asks && op.kind == FileKind::Directory {
                 true => whole(held.ask(1), Of::Object, all_of(op.kind)),
-                false => welcome(held.ask(1), Of::Object, SHOWN),
+                false => welcome(held.ask(1), Of::Object, USED),
             });
             if asks {
                 alone_in(held, &mut wants, op.parent);
@@ -66,13 +75,15 @@ pub fn of(held: &mut Held, context: &Context, request: &Request, alone: &Alone<'
             }
         }
         Request::Getattr(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
+        Request::XattrGet(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
+        Request::XattrList(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
         Request::Setattr(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
         Request::Link(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
         Request::Open(op) => {
             let is_reading = op.flags & ACCMODE == libc::O_RDONLY as u32 && op.flags & TRUNC == 0;
             let bits = match is_reading {
-                true => SHOWN.with(Bits::DATA),
-                false => SHOWN,
+                true => USED,
+                false => SHOWN.with(Bits::OPEN),
             };
             missing(held, &mut wants, Of::Object, op.fid, bits);
         }
@@ -106,10 +117,7 @@ pub fn of(held: &mut Held, context: &Context, request: &Request, alone: &Alone<'
         }
         _ => {}
     }
-    Asked {
-        wants,
-        cancels: Vec::new(),
-    }
+    wants
 }
 
 /// The directory of a name that is made or removed, to oneself.

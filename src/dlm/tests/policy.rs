@@ -728,3 +728,33 @@ fn a_thousand_holders_of_one_file_come_and_go_l1() {
     assert!(table.cancel(ms(0), A, id(1), Bits::ALL));
     assert_eq!((table.len(), table.resources()), (0, 0));
 }
+
+#[test]
+fn what_is_recalled_is_called_back_once_and_its_end_is_told() {
+    let both = Bits::OPEN.with(Bits::PERM);
+    let recalled = [Event::Recalled { fid: FILE }];
+    let mut table = Table::new(WIDE);
+    assert!(!table.recall(ms(0), FILE, Bits::OPEN), "nobody has it");
+    granted(table.enqueue(ms(0), A, &want(1, Mode::Pr, both)));
+    granted(table.enqueue(ms(0), B, &want(2, Mode::Pr, Bits::OPEN)));
+    granted(table.enqueue(ms(0), B, &want(3, Mode::Pr, Bits::PERM)));
+    assert!(table.recall(ms(0), FILE, Bits::OPEN));
+    let calls = [(A, 1, Bits::OPEN), (B, 2, Bits::OPEN)];
+    assert_eq!(called(&mut table), calls);
+    assert!(table.recall(ms(0), FILE, Bits::OPEN));
+    assert_eq!(called(&mut table), []);
+    assert!(table.cancel(ms(1), A, id(1), Bits::PERM));
+    assert!(table.cancel(ms(1), B, id(2), Bits::ALL));
+    assert_eq!(events(&mut table), []);
+    assert!(table.cancel(ms(1), A, id(1), Bits::OPEN));
+    assert_eq!(events(&mut table), recalled);
+    // And to whoever does not answer, as for any callback.
+    granted(table.enqueue(ms(2), C, &want(4, Mode::Pr, Bits::OPEN)));
+    assert!(table.recall(ms(2), FILE, Bits::OPEN));
+    assert_eq!(called(&mut table), [(C, 4, Bits::OPEN)]);
+    let deadline = table.next_deadline().expect("a callback is out");
+    assert_eq!(table.overdue(deadline), [C]);
+    table.drop_holder(ms(3), C);
+    assert_eq!(events(&mut table), recalled);
+    assert!(!table.is_held(FILE, Bits::OPEN) && table.is_held(FILE, Bits::PERM));
+}

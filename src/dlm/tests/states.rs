@@ -333,6 +333,7 @@ fn tail(table: &mut Table) -> String {
         Event::Blocking(b) => format!(", {} called {:x}", name(b.holder), b.bits.set),
         Event::Granted { holder, .. } => format!(", {} granted", name(holder)),
         Event::Dropped { holder, .. } => format!(", {} dropped", name(holder)),
+        Event::Recalled { .. } => ", recalled".to_string(),
     };
     events(table).into_iter().map(show).collect()
 }

@@ -4,7 +4,6 @@ use super::names::of_file;
 use super::{blob_in, entry_in};
 use crate::base::codec::Bytes;
 use crate::base::{Codec, Errno, SetAttr};
-use crate::fuse::PID_XATTR;
 use crate::fuse::abi::ROOT_ID;
 use crate::fuse::abi::flag::SETXATTR_ACL_KILL_SGID;
 use crate::fuse::abi::input::SetxattrIn;
@@ -13,6 +12,7 @@ use crate::fuse::abi::parse::Op;
 use crate::fuse::kernel::Kernel;
 use crate::fuse::session::{Origin, Outcome, Session};
 use crate::fuse::upstream::Upstream;
+use crate::fuse::{COUNTERS_XATTR, PID_XATTR};
 use crate::wire::op::{Intent, OfFile, Setattr, StatfsReply, XattrName, XattrSet};
 use crate::wire::{Reply, Request, head};
 use crate::world::World;
@@ -83,7 +83,8 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     }
 
     /// `PID_XATTR` of the root is answered here, so that `forebay umount` finds
-    /// the process behind a mount even while the box is away.
+    /// the process behind a mount even while the box is away; and what the mount
+    /// has been doing, as `COUNTERS_XATTR`.
     pub(super) async fn on_getxattr(
         &self,
         from: &Origin,
@@ -92,6 +93,9 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     ) -> Result<Outcome, Errno> {
         if from.head.nodeid == ROOT_ID && name == PID_XATTR.as_bytes() {
             return sized(std::process::id().to_string().into_bytes(), size);
+        }
+        if from.head.nodeid == ROOT_ID && name == COUNTERS_XATTR.as_bytes() {
+            return sized(self.upstream.counters().into_bytes(), size);
         }
         let fid = self.node(from.head.nodeid)?.fid;
         let name = Bytes(name);

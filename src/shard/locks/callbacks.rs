@@ -2,16 +2,17 @@
 //! wait; and what clients answer.
 
 use super::Locks;
-use crate::base::{LockId, Xid};
+use crate::base::{Bits, Fid, LockId, Xid};
 use crate::dlm::{self, Event, Holder};
 use crate::shard::session::Export;
-use crate::shard::{Shard, counters};
+use crate::shard::{Shard, counters, meta};
 use crate::wire::callback::Blocking;
 use crate::wire::{Callback, CallbackHead, Features, Frame, LockCancel, LockGrant};
 use crate::world::{Level, World};
+use std::rc::Rc;
 
 /// Carries out what the table has decided since it was last asked.
-pub fn pump<W: World>(shard: &Shard<W>) {
+pub fn pump<W: World>(shard: &Rc<Shard<W>>) {
     let events: Vec<Event> = shard.locks.table.borrow_mut().events().collect();
     for event in events {
         match event {
@@ -21,7 +22,20 @@ pub fn pump<W: World>(shard: &Shard<W>) {
             }
             Event::Granted { holder, grant } => tell(&shard.locks, holder, grant.lock, true),
             Event::Dropped { holder, lock } => tell(&shard.locks, holder, lock, false),
+            Event::Recalled { fid } => meta::unopened(shard, fid),
         }
+    }
+}
+
+/// The file has lost its last name: whoever may open it without asking is to
+/// say whether it has it open. Nobody waits for that (N9).
+pub fn recall_opens<W: World>(shard: &Rc<Shard<W>>, fid: Fid) {
+    let now = shard.world.now();
+    let mut table = shard.locks.table.borrow_mut();
+    let is_held = table.recall(now, fid, Bits::OPEN);
+    drop(table);
+    if is_held {
+        pump(shard);
     }
 }
 
@@ -77,7 +91,7 @@ pub fn again<W: World>(shard: &Shard<W>, export: &Export) {
 }
 
 /// The client gives up locks. What it does not hold, or never held, changes nothing.
-pub fn on_cancel<W: World>(shard: &Shard<W>, export: &Export, cancels: &[LockCancel]) {
+pub fn on_cancel<W: World>(shard: &Rc<Shard<W>>, export: &Export, cancels: &[LockCancel]) {
     if cancels.is_empty() {
         return;
     }
@@ -93,7 +107,7 @@ pub fn on_cancel<W: World>(shard: &Shard<W>, export: &Export, cancels: &[LockCan
 
 /// The client says what it held before the box restarted (L13). What
 /// contradicts a granted lock is refused, by calling it back.
-pub fn on_claim<W: World>(shard: &Shard<W>, export: &Export, claimed: &[LockGrant]) {
+pub fn on_claim<W: World>(shard: &Rc<Shard<W>>, export: &Export, claimed: &[LockGrant]) {
     let now = shard.world.now();
     for lock in claimed {
         let claim = dlm::Claim {

@@ -27,7 +27,7 @@ impl Locks {
 }
 
 /// The export has ended. `has_let_go`: its client has said that it holds nothing.
-pub fn leave<W: World>(shard: &Shard<W>, export: &Export, has_let_go: bool) {
+pub fn leave<W: World>(shard: &Rc<Shard<W>>, export: &Export, has_let_go: bool) {
     let locks = &shard.locks;
     locks.exports.borrow_mut().remove(&export.holder);
     // Its operations that wait end now.
@@ -58,17 +58,17 @@ pub fn leave<W: World>(shard: &Shard<W>, export: &Export, has_let_go: bool) {
 }
 
 /// Lets go what is past its time.
-pub fn end_ghosts<W: World>(shard: &Shard<W>) {
+pub fn end_ghosts<W: World>(shard: &Rc<Shard<W>>) {
     let now = shard.world.now();
     let_go(shard, |ghost| now >= ghost.until);
 }
 
 /// The client says that it holds nothing of before this connection.
-pub fn on_clean<W: World>(shard: &Shard<W>, client: ClientId) {
+pub fn on_clean<W: World>(shard: &Rc<Shard<W>>, client: ClientId) {
     let_go(shard, |ghost| ghost.client == client);
 }
 
-fn let_go<W: World>(shard: &Shard<W>, is_over: impl Fn(&Ghost) -> bool) {
+fn let_go<W: World>(shard: &Rc<Shard<W>>, is_over: impl Fn(&Ghost) -> bool) {
     let locks = &shard.locks;
     let over: Vec<Holder> = {
         let mut ghosts = locks.ghosts.borrow_mut();

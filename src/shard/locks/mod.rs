@@ -23,13 +23,13 @@ mod claims;
 mod ghosts;
 mod touch;
 
-pub use callbacks::{again, on_cancel, on_claim, pump};
+pub use callbacks::{again, on_cancel, on_claim, pump, recall_opens};
 pub use claims::Claims;
 pub use ghosts::{end_ghosts, leave, on_clean};
 pub use touch::{Touch, merged, of_change, of_edit};
 
 use super::session::Export;
-use super::{Incoming, Shard};
+use super::{Incoming, Shard, meta};
 use crate::base::{Bits, Errno, Extent, Fid, LockId, Mode, Mono};
 use crate::dlm::bounds::OWN;
 use crate::dlm::{Holder, Limits, Outcome, Table, Want};
@@ -116,6 +116,12 @@ impl Locks {
         table.conflicts(holder, touch.fid, touch.mode, touch.bits, touch.extent)
     }
 
+    /// May a client have the file open without the box's knowing?
+    #[must_use]
+    pub fn may_be_open(&self, fid: Fid) -> bool {
+        self.table.borrow().is_held(fid, Bits::OPEN)
+    }
+
     /// Does anybody but `holder` have, or wait for, anything of this file?
     #[must_use]
     pub fn is_shared(&self, holder: Holder, fid: Fid) -> bool {
@@ -127,7 +133,13 @@ impl Locks {
 /// Grants what the request wants on `fid`, which the decision that calls this
 /// has just shown: nothing may stand between the two. Needed bits are granted
 /// because the operation has claimed them; welcome ones if nobody is in the way.
-pub fn grant<W: World>(shard: &Shard<W>, export: &Export, incoming: &Incoming, of: Of, fid: Fid) {
+pub fn grant<W: World>(
+    shard: &Rc<Shard<W>>,
+    export: &Export,
+    incoming: &Incoming,
+    of: Of,
+    fid: Fid,
+) {
     for want in incoming.asked.wants.iter().filter(|want| want.of == of) {
         grant_one(shard, export, incoming, want, want.lock, fid);
     }
@@ -135,7 +147,7 @@ pub fn grant<W: World>(shard: &Shard<W>, export: &Export, incoming: &Incoming, o
 
 /// Grants a welcome lock on the `nth` file that a listing shows.
 pub fn grant_entry<W: World>(
-    shard: &Shard<W>,
+    shard: &Rc<Shard<W>>,
     export: &Export,
     incoming: &Incoming,
     nth: usize,
@@ -149,7 +161,7 @@ pub fn grant_entry<W: World>(
 }
 
 fn grant_one<W: World>(
-    shard: &Shard<W>,
+    shard: &Rc<Shard<W>>,
     export: &Export,
     incoming: &Incoming,
     want: &LockWant,
@@ -160,6 +172,11 @@ fn grant_one<W: World>(
         return;
     }
     let locks = &shard.locks;
+    // A file without names goes when nobody has it open: that must have an end.
+    let refused = match want.try_bits.and(OPENED).is_empty() || meta::may_be_opened(shard, fid) {
+        true => Bits::NONE,
+        false => OPENED,
+    };
     let outcome = locks.table.borrow_mut().enqueue(
         shard.world.now(),
         export.holder,
@@ -168,7 +185,7 @@ fn grant_one<W: World>(
             fid,
             mode: want.mode,
             bits: want.bits,
-            try_bits: want.try_bits,
+            try_bits: want.try_bits.without(refused),
             extent: want.extent,
             group: 0,
             expand: true,
@@ -206,11 +223,15 @@ fn grant_one<W: World>(
     pump(shard);
 }
 
+/// What only files that can be opened are lent.
+const OPENED: Bits = Bits::OPEN.with(Bits::DATA);
+
 /// What clients may have: to read anything, to write bytes, and, if nobody is
-/// in the way, a file to themselves.
+/// in the way, a file to themselves. The right to open is never needed: the box
+/// opens, too.
 fn is_allowed(want: &LockWant) -> bool {
     match want.mode {
-        Mode::Pr => true,
+        Mode::Pr => !want.bits.has(Bits::OPEN),
         Mode::Ex => want.bits.is_empty(),
         Mode::Pw => Bits::DATA.has(want.bits.with(want.try_bits)),
         _ => false,

@@ -214,10 +214,14 @@ impl<'a, W: World> Call<'a, W> {
         let (locks, holder) = (&self.shard.locks, self.export.holder);
         let touches = locks::of_change(&view, &change, |fid| locks.is_shared(holder, fid))?;
         self.touch(touches)?;
+        let orphans = change.orphans.clone();
         let tx = stage(self.shard, &self.target, &mut change)?;
         let reply = reply(&change);
         let (transno, lsn) = self.shard.seal(tx, self.incoming, &reply)?;
         applied(self.shard, &self.target, &change);
+        for (fid, _) in orphans.iter().filter(|(_, is_orphan)| *is_orphan) {
+            locks::recall_opens(self.shard, *fid);
+        }
         self.show(&change.inodes);
         let touched = change.inodes.iter().map(|(fid, _)| *fid);
         let committed = self.shard.flash.last_committed();

@@ -38,7 +38,9 @@ pub use decide::{decide, stage};
 pub use fids::{grant as grant_fids, root};
 pub use listing::readdir;
 pub use names::{create, link, lookup, readlink, rename, unlink};
-pub use opens::{close, close_all, may_use, open, opened, reap_orphans, reopen};
+pub use opens::{
+    close, close_all, may_be_opened, may_use, open, opened, reap_orphans, reopen, unopened,
+};
 pub(in crate::shard) use shown::settle_refusal;
 pub use start::{StartError, confirm};
 pub use view::FlashView;
@@ -108,9 +110,10 @@ pub fn put_inode(tx: &mut Tx, fid: Fid, inode: &Inode) {
     tx.put(key::inode(fid), inode.to_vec());
 }
 
-/// Whether some client has the file open.
+/// Whether some client has the file open, or may have it open without the
+/// box's knowing (lock bit OPEN).
 pub fn is_open<W: World>(shard: &Shard<W>, fid: Fid) -> bool {
-    shard.meta.opens.borrow().contains_key(&fid)
+    shard.meta.opens.borrow().contains_key(&fid) || shard.locks.may_be_open(fid)
 }
 
 #[cfg(test)]

@@ -1,15 +1,20 @@
 //! Open files. An export holds its handles; the shard counts them over all
 //! exports, so that the last close of a file without names lets it go (N9).
+//! Who holds OPEN of a file opens and closes it without a word, so that counts
+//! as open, too: it is called back when the last name goes, and the client
+//! declares what it has open before it lets OPEN go.
 //! After a restart clients declare their handles again, and what nobody
 //! declared by the end of recovery is let go then.
 
 use super::call::{Call, answered, done, entry, entry_of};
 use super::decide::own;
 use super::{fids, shown};
-use crate::base::{Bits, Errno, Fid, FileKind, OpenId, SetAttr, TargetId};
+use crate::base::{Bits, Codec, Errno, Fid, FileKind, OpenId, SetAttr, TargetId};
+use crate::flash::Peek;
 use crate::namespace::key::{self, table};
+use crate::namespace::record::flag;
 use crate::namespace::setattr::{Held, setattr};
-use crate::namespace::{Caller, Ctx, Inode, Stop, access, unlink};
+use crate::namespace::{Caller, Ctx, Inode, Stop, View, access, unlink};
 use crate::shard::locks::Touch;
 use crate::shard::session::Export;
 use crate::shard::{Outgoing, Shard};
@@ -67,7 +72,8 @@ pub(super) async fn open_file<W: World>(
     Ok(out)
 }
 
-/// The refusals of `may_open`, in its order.
+/// The refusals of `may_open`, in its order. A file without names that nobody
+/// has open is gone, bytes and all, though its record may still be here.
 fn may_open<W: World>(
     call: &Call<'_, W>,
     view: &super::FlashView<'_, W>,
@@ -76,6 +82,9 @@ fn may_open<W: World>(
     flags: u32,
 ) -> Result<(), Stop> {
     let changes = writes(flags) || flags & TRUNC != 0;
+    if inode.flags & flag::ORPHAN != 0 && !view.is_open(fid) {
+        return Err(Errno::ESTALE.into());
+    }
     match inode.attr.kind {
         FileKind::Symlink => return Err(Errno::ELOOP.into()),
         FileKind::Directory if changes => return Err(Errno::EISDIR.into()),
@@ -126,7 +135,8 @@ pub fn opened<W: World>(shard: &Shard<W>, export: &Export, open: OpenId, fid: Fi
     }
 }
 
-/// Handles that a reconnecting client declares.
+/// Handles that a client declares: after a restart, or because what let it
+/// open the file without a word ends.
 pub fn reopen<W: World>(shard: &Shard<W>, export: &Export, opens: &[op::OpenFile]) {
     let ours = |held: &&op::OpenFile| fids::belongs(held.fid, export.target);
     for held in opens.iter().filter(ours) {
@@ -153,6 +163,28 @@ pub async fn close_all<W: World>(shard: &Rc<Shard<W>>, export: &Export) {
             release(shard, export.target, fid).await;
         }
     }
+}
+
+/// No client may open the file without a word any more: it goes, if it has no
+/// names and nobody has declared a handle.
+pub fn unopened<W: World>(shard: &Rc<Shard<W>>, fid: Fid) {
+    let shard = Rc::clone(shard);
+    let world = shard.world.clone();
+    world.spawn(async move { release(&shard, target_of(fid), fid).await });
+}
+
+/// May clients open this without a word? A file that has names, and bytes. The
+/// record is at hand wherever the file was just shown.
+pub fn may_be_opened<W: World>(shard: &Shard<W>, fid: Fid) -> bool {
+    let Peek::Found(bytes) = shard.flash.peek(&key::inode(fid)) else {
+        return false;
+    };
+    let inode = Inode::from_slice(&bytes);
+    inode.is_ok_and(|i| i.attr.kind == FileKind::Regular && i.flags & flag::ORPHAN == 0)
+}
+
+fn target_of(fid: Fid) -> TargetId {
+    TargetId(u32::try_from(fid.seq >> 32).unwrap_or(u32::MAX))
 }
 
 /// Lets the file go if it has no names. What goes wrong is logged: the orphan
@@ -191,9 +223,8 @@ pub async fn reap_orphans<W: World>(shard: &Rc<Shard<W>>) -> Result<(), Errno> {
             let Some(fid) = key::orphaned(&key) else {
                 continue;
             };
-            let target = TargetId(u32::try_from(fid.seq >> 32).unwrap_or(u32::MAX));
             if !super::is_open(shard, fid) {
-                release(shard, target, fid).await;
+                release(shard, target_of(fid), fid).await;
             }
         }
     }

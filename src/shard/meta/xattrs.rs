@@ -4,10 +4,11 @@ use super::call::{Call, answered, done};
 use super::shown;
 use crate::base::codec::Bytes;
 use crate::base::{Bits, Errno, Fid};
-use crate::namespace::xattr;
+use crate::namespace::{Stop, xattr};
 use crate::shard::Outgoing;
 use crate::shard::locks::Touch;
 use crate::wire::Reply;
+use crate::wire::locks::Of;
 use crate::wire::op::{self, Blob};
 use crate::world::World;
 
@@ -23,7 +24,11 @@ pub async fn xattr_get<W: World>(
     let value = call
         .decide(|view| {
             call.touch([seen(op.fid)])?;
-            xattr::get(view, call.ctx(), op.fid, &op.name.0)
+            let value = xattr::get(view, call.ctx(), op.fid, &op.name.0);
+            if matches!(value, Ok(_) | Err(Stop::Refused(Errno::ENODATA))) {
+                call.grant(Of::Object, op.fid);
+            }
+            value
         })
         .await?;
     shown::settle(call.shard, call.incoming, op.fid).await?;
@@ -35,7 +40,9 @@ pub async fn xattr_list<W: World>(call: &Call<'_, W>, op: &op::OfFile) -> Result
     let names = call
         .decide(|view| {
             call.touch([seen(op.fid)])?;
-            xattr::list(view, call.ctx(), op.fid)
+            let names = xattr::list(view, call.ctx(), op.fid)?;
+            call.grant(Of::Object, op.fid);
+            Ok(names)
         })
         .await?;
     shown::settle(call.shard, call.incoming, op.fid).await?;

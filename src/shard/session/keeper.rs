@@ -213,15 +213,20 @@ pub async fn mark_unstable<W: World>(
     Ok(())
 }
 
+/// Has the client locks, or open files, which others must not remove before
+/// it has declared them again?
+fn believes<W: World>(shard: &Shard<W>, export: &Export) -> bool {
+    shard.locks.held(export.holder) > 0 || !export.opens.borrow().is_empty()
+}
+
 /// Takes the mark off a client whose writes are all stable and that has been
 /// quiet for a round. Need not be durable itself.
 fn rest<W: World>(shard: &Rc<Shard<W>>, export: &Rc<Export>) {
     let state = &export.state;
     let stable = state.last_unstable.get() <= shard.flash.last_committed();
     let idle = shard.world.now() - state.heard.get() >= ROUND;
-    let has_locks = shard.locks.held(export.holder) > 0;
     let busy = state.noticing.get() || state.recovering.get() || export.info().running > 0;
-    let busy = busy || has_locks;
+    let busy = busy || believes(shard, export);
     if !state.marked_unstable.get() || !stable || !idle || busy {
         return;
     }
@@ -289,11 +294,10 @@ pub async fn stop<W: World>(shard: &Rc<Shard<W>>) -> Result<(), Errno> {
     let mut last = None;
     for export in &exports {
         // One that still replays keeps its mark: what it did not send is unstable.
-        // One with locks keeps it, too: it is waited for before others change
-        // what it may still believe.
-        let believes = shard.locks.held(export.holder) > 0;
+        // One that believes something keeps it, too: it is waited for before
+        // others change that.
         let replays = export.state.recovering.get() && export.state.marked_unstable.get();
-        let unstable = replays || believes;
+        let unstable = replays || believes(shard, export);
         let mut record = export.record(unstable);
         record.clean = !replays;
         let mut tx = Tx::default();

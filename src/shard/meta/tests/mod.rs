@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod cold;
+mod opens;
 mod shared;
 mod warm;
 

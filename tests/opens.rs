@@ -1,0 +1,382 @@
+//! Round trips of a mount to its box, call by call; and what is open stays so,
+//! whatever others do to it, though the box was told nothing of it.
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use support::{Site, mounts_missing, until};
+
+/// A site whose mounts any user can reach.
+fn site(conf: &str) -> Option<Site> {
+    if mounts_missing().is_some() {
+        return None;
+    }
+    let site = Site::start(conf);
+    fs::set_permissions(site.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    Some(site)
+}
+
+/// The numbers of a mount.
+fn counters(mount: &Path) -> BTreeMap<String, u64> {
+    let mut text = [0; 4096];
+    let len = rustix::fs::getxattr(mount, "system.forebay.counters", &mut text).unwrap();
+    let lines = std::str::from_utf8(&text[..len]).unwrap().lines();
+    let pairs = lines.map(|line| line.split_once(' ').unwrap());
+    pairs
+        .map(|(name, number)| (name.to_owned(), number.parse().unwrap()))
+        .collect()
+}
+
+/// Requests that somebody waits for while `f` runs.
+fn trips(mount: &Path, f: impl FnOnce()) -> u64 {
+    let before = counters(mount)["sent"];
+    f();
+    counters(mount)["sent"] - before
+}
+
+fn read(path: &Path) {
+    let mut buf = [0; 4096];
+    let mut file = File::open(path).unwrap();
+    file.read_exact(&mut buf).unwrap();
+}
+
+fn list(path: &Path) -> usize {
+    let mut count = 0;
+    for entry in fs::read_dir(path).unwrap() {
+        rustix::fs::lstat(entry.unwrap().path()).unwrap();
+        count += 1;
+    }
+    count
+}
+
+fn getfattr(path: &Path, name: &str) -> bool {
+    rustix::fs::getxattr(path, name, &mut [0u8; 64]).is_ok()
+}
+
+/// What each call costs, on a mount that has not seen the file before, and
+/// once more.
+#[test]
+fn each_call_costs_so_many_round_trips() {
+    let Some(mut site) = site("") else { return };
+    let first = site.mount("first");
+    fs::create_dir(first.join("d")).unwrap();
+    for n in 0..20 {
+        fs::write(first.join(format!("d/f{n}")), [7; 4096]).unwrap();
+    }
+    symlink("f0", first.join("d/l")).unwrap();
+    rustix::fs::setxattr(
+        first.join("d/f0"),
+        "user.a",
+        b"1",
+        rustix::fs::XattrFlags::empty(),
+    )
+    .unwrap();
+    type Row = (&'static str, [u64; 2], fn(&Path));
+    // The name, the trips when cold and when warm, and the call; in each the
+    // directory is known.
+    let rows: [Row; 8] = [
+        ("stat", [1, 0], |d| {
+            rustix::fs::lstat(d.join("f0")).unwrap();
+        }),
+        ("stat of nothing", [1, 0], |d| {
+            rustix::fs::lstat(d.join("none")).unwrap_err();
+        }),
+        ("open, read, close", [2, 0], |d| read(&d.join("f0"))),
+        ("open to write, close", [1, 0], |d| {
+            OpenOptions::new().write(true).open(d.join("f0")).unwrap();
+        }),
+        ("getxattr", [2, 0], |d| {
+            assert!(getfattr(&d.join("f0"), "user.a"))
+        }),
+        ("getxattr of nothing", [2, 0], |d| {
+            assert!(!getfattr(&d.join("f0"), "user.b"));
+        }),
+        ("readlink", [2, 0], |d| {
+            fs::read_link(d.join("l")).unwrap();
+        }),
+        ("list with attributes", [1, 0], |d| assert_eq!(list(d), 21)),
+    ];
+    let mut wrong = Vec::new();
+    for (n, (name, expected, call)) in rows.iter().enumerate() {
+        let mount = site.mount(&format!("m{n}"));
+        let dir = mount.join("d");
+        rustix::fs::lstat(&dir).unwrap();
+        let seen = [trips(&mount, || call(&dir)), trips(&mount, || call(&dir))];
+        if seen != *expected {
+            wrong.push(format!("{name}: {seen:?} and not {expected:?}"));
+        }
+        site.umount(&mount);
+    }
+    // Changes: each costs itself, and the look at what is there before.
+    let mount = site.mount("last");
+    let dir = mount.join("d");
+    rustix::fs::lstat(&dir).unwrap();
+    let changes: [(&str, u64, &dyn Fn()); 7] = [
+        ("create, write, close", 3, &|| {
+            fs::write(dir.join("new"), b"x").unwrap()
+        }),
+        ("open to append, write, close", 1, &|| {
+            let mut log = OpenOptions::new()
+                .append(true)
+                .open(dir.join("new"))
+                .unwrap();
+            log.write_all(b"y").unwrap();
+        }),
+        ("chmod", 1, &|| {
+            let mode = fs::Permissions::from_mode(0o600);
+            fs::set_permissions(dir.join("new"), mode).unwrap();
+        }),
+        ("mkdir", 2, &|| fs::create_dir(dir.join("sub")).unwrap()),
+        ("rename", 2, &|| {
+            fs::rename(dir.join("new"), dir.join("sub/new")).unwrap()
+        }),
+        ("unlink", 1, &|| {
+            fs::remove_file(dir.join("sub/new")).unwrap()
+        }),
+        ("rmdir", 1, &|| fs::remove_dir(dir.join("sub")).unwrap()),
+    ];
+    for (name, expected, call) in changes {
+        let seen = trips(&mount, call);
+        if seen != expected {
+            wrong.push(format!("{name}: {seen} and not {expected}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// A process of an ordinary user that has a file open.
+struct Holder {
+    child: Child,
+    tell: ChildStdin,
+    said: BufReader<std::process::ChildStdout>,
+}
+
+const USER: u32 = 65_534;
+
+impl Holder {
+    fn new(path: &Path) -> Holder {
+        let script = "exec 3<\"$1\"; echo open; read -r _; cat <&3; echo; read -r _";
+        let mut child = Command::new("bash")
+            .args(["-ec", script, "bash"])
+            .arg(path)
+            .uid(USER)
+            .gid(USER)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let tell = child.stdin.take().unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap());
+        let mut holder = Holder { child, tell, said };
+        assert_eq!(holder.hear(), "open");
+        holder
+    }
+
+    fn hear(&mut self) -> String {
+        let mut line = String::new();
+        self.said.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// What it reads through its open file, which it keeps.
+    fn read(&mut self) -> String {
+        writeln!(self.tell).unwrap();
+        self.hear()
+    }
+
+    fn end(mut self) {
+        writeln!(self.tell).unwrap();
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+fn append(path: &Path) -> File {
+    OpenOptions::new().append(true).open(path).unwrap()
+}
+
+/// Files at the origin, with those that wait without a name.
+fn files_under(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => files.extend(files_under(&path)),
+            false => files.push(path),
+        }
+    }
+    files
+}
+
+/// N9: by another mount, by its own, and over a box that dies meanwhile.
+#[test]
+fn an_open_file_outlives_its_name_and_the_box_n9() {
+    let Some(mut site) = site("lease = 3s") else {
+        return;
+    };
+    let (a, b) = (site.mount("a"), site.mount("b"));
+    for (remover, dies) in [(&a, false), (&b, false), (&a, true), (&b, true)] {
+        let bytes = vec![5; 300_000];
+        fs::write(b.join("f"), &bytes).unwrap();
+        site.flush();
+        // Looked at, so that the open needs no word.
+        assert_eq!(fs::metadata(a.join("f")).unwrap().len(), 300_000);
+        let file = File::open(a.join("f")).unwrap();
+        fs::remove_file(remover.join("f")).unwrap();
+        if dies {
+            site.kill();
+            site.serve();
+        }
+        let mut seen = vec![0; 300_000];
+        file.read_exact_at(&mut seen, 0).unwrap();
+        assert!(seen == bytes, "{} {dies}", remover.display());
+        // Space is freed at the last close, at the origin too.
+        drop(file);
+        until("nothing is left at the origin", || {
+            site.flush();
+            files_under(&site.origin()).is_empty()
+        });
+    }
+}
+
+/// A handle carries the right that it was opened with, which ends for new ones.
+#[test]
+fn an_open_file_is_read_though_its_mode_forbids_it_by_now() {
+    let Some(mut site) = site("") else { return };
+    let (a, b) = (site.mount("a"), site.mount("b"));
+    for remote in [true, false] {
+        let (path, text) = (a.join("f"), format!("secret {remote}"));
+        fs::write(&path, &text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::metadata(&path).unwrap();
+        let mut holder = Holder::new(&path);
+        let at = if remote { b.join("f") } else { path.clone() };
+        fs::set_permissions(&at, fs::Permissions::from_mode(0o000)).unwrap();
+        // Not out of the pages that it had read, if it had.
+        append(&b.join("f")).write_all(b"!").unwrap();
+        assert_eq!(holder.read(), format!("{text}!"));
+        let refused = Command::new("cat").arg(&path).uid(USER).gid(USER).output();
+        assert!(!refused.unwrap().status.success());
+        holder.end();
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+/// What is remembered of extended attributes follows every change of them.
+#[test]
+fn extended_attributes_are_the_same_on_every_mount() {
+    let Some(mut site) = site("") else { return };
+    let (a, b) = (site.mount("a"), site.mount("b"));
+    fs::write(a.join("f"), b"x").unwrap();
+    let value = |mount: &Path, name: &str| {
+        let mut buf = [0; 64];
+        let len = rustix::fs::getxattr(mount.join("f"), name, &mut buf[..]);
+        len.ok().map(|len| buf[..len].to_vec())
+    };
+    let listed = |mount: &Path| {
+        let mut buf = [0; 256];
+        let len = rustix::fs::listxattr(mount.join("f"), &mut buf[..]).unwrap();
+        String::from_utf8_lossy(&buf[..len]).contains("user.a")
+    };
+    let see = |expected: Option<&[u8]>| {
+        // The second time out of memory.
+        for mount in [&a, &b, &a, &b] {
+            assert_eq!(value(mount, "user.a").as_deref(), expected);
+            assert_eq!(listed(mount), expected.is_some());
+        }
+    };
+    see(None);
+    let none = rustix::fs::XattrFlags::empty();
+    for (n, by) in [&a, &b, &b, &a].into_iter().enumerate() {
+        let text = [b'0' + n as u8; 3];
+        rustix::fs::setxattr(by.join("f"), "user.a", &text, none).unwrap();
+        see(Some(&text));
+        if n % 2 == 1 {
+            rustix::fs::removexattr(by.join("f"), "user.a").unwrap();
+            see(None);
+        }
+    }
+    // A write takes a capability away.
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    rustix::fs::setxattr(a.join("f"), "security.capability", &capability, none).unwrap();
+    let has = |mount: &Path| value(mount, "security.capability").is_some();
+    assert!(has(&a) && has(&b) && has(&a));
+    fs::set_permissions(a.join("f"), fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(has(&a) && has(&b));
+    let write = ["-ec", "printf y >> \"$1\"", "bash"];
+    let mut writer = Command::new("bash");
+    writer.args(write).arg(a.join("f")).uid(USER).gid(USER);
+    assert!(writer.status().unwrap().success());
+    assert!(!has(&a) && !has(&b));
+}
+
+/// A listing that is read again from its start shows what has changed since.
+#[test]
+fn an_open_directory_that_is_read_again_shows_what_there_is() {
+    let Some(mut site) = site("") else { return };
+    let (a, b) = (site.mount("a"), site.mount("b"));
+    fs::create_dir(a.join("d")).unwrap();
+    for n in 0..300 {
+        fs::write(a.join(format!("d/f{n}")), b"x").unwrap();
+    }
+    let mut dir = rustix::fs::Dir::new(File::open(a.join("d")).unwrap()).unwrap();
+    let mut count = || {
+        dir.rewind();
+        dir.by_ref().map(Result::unwrap).count() - 2
+    };
+    assert_eq!((count(), count()), (300, 300));
+    for n in 0..5 {
+        fs::write(a.join(format!("d/own{n}")), b"x").unwrap();
+        assert_eq!(count(), 301 + n);
+        assert_eq!(list(&a.join("d")), 301 + n);
+    }
+    for n in 0..5 {
+        fs::remove_file(b.join(format!("d/own{n}"))).unwrap();
+        assert_eq!(count(), 304 - n);
+        assert_eq!(list(&a.join("d")), 304 - n);
+    }
+    assert_eq!(trips(&a, || assert_eq!(list(&a.join("d")), 300)), 0);
+}
+
+/// Locks need the handle at the box, and end with it.
+#[test]
+fn a_file_opened_without_a_word_can_be_locked_l12() {
+    let Some(mut site) = site("") else { return };
+    let (a, b) = (site.mount("a"), site.mount("b"));
+    fs::write(a.join("f"), b"x").unwrap();
+    fs::metadata(a.join("f")).unwrap();
+    for _ in 0..3 {
+        let file = OpenOptions::new().read(true).write(true).open(a.join("f"));
+        let file = file.unwrap();
+        assert!(ofd(&file, libc::F_WRLCK));
+        let other = OpenOptions::new().write(true).open(b.join("f")).unwrap();
+        assert!(!ofd(&other, libc::F_WRLCK));
+        drop(file);
+        until("the lock ends with its handle", || {
+            ofd(&other, libc::F_WRLCK)
+        });
+        // The close of the handle would end it a little later.
+        assert!(ofd(&other, libc::F_UNLCK));
+    }
+}
+
+/// An open-file-description lock of the whole file; false if another is in the
+/// way. The kernel says nothing when such a lock ends with its last close.
+fn ofd(file: &File, kind: i32) -> bool {
+    let lock = libc::flock {
+        l_type: kind as i16,
+        l_whence: libc::SEEK_SET as i16,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    // SAFETY: the descriptor is open, and the kernel only reads the record.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) == 0 }
+}
