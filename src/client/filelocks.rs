@@ -93,6 +93,12 @@ impl<W: World> Client<W> {
         if lost.is_some() {
             return Err(CallError::Failed(Errno::EIO));
         }
+        if asked.kind.is_none() {
+            // Once it is sent others may have it: a box that restarts before it
+            // answers must not be asked for it.
+            let mut book = self.0.file_locks.borrow_mut();
+            book.note(owner, &asked, true);
+        }
         let wait = (asked.wait && asked.kind.is_some()).then(|| self.begin_wait());
         let heard = Cell::new(false);
         let settled = self.settle_lock(context, asked, wait.as_ref(), raised, &heard);

@@ -148,6 +148,7 @@ impl<W: World> Upstream for Client<W> {
         let rows = [
             ("calls", c.calls),
             ("sent", c.sent),
+            ("ahead", c.ahead),
             ("closes", c.closes),
             ("answered_here", c.answered_here),
             ("resent", c.resent),

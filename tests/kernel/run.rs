@@ -289,7 +289,10 @@ async fn play(
     let mut rng = fastrand::Rng::with_seed(seed);
     for n in 0..plan.mounts {
         // What evictions cost of it would have to be told apart.
-        let ahead = !matches!(plan.trouble, Trouble::Partitions | Trouble::Stops);
+        let ahead = matches!(
+            plan.trouble,
+            Trouble::None | Trouble::Drops | Trouble::Crashes
+        );
         let name = format!("m{n}");
         let (linux, _) = mount(cluster, &name, plan.minor, ahead, rng.u64(..)).await;
         linuxes.borrow_mut().push(linux);

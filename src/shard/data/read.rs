@@ -295,12 +295,22 @@ async fn read_flash<W: World>(
     let piece = appended_of(&wanted.piece);
     match shard.flash.read(&piece, from..to).await {
         Ok(slice) => {
-            if still_there(file, &wanted) {
-                let offset = wanted.range.start - u64::from(at.start - from);
-                keep(shard, file.fid, offset, &slice);
-            }
+            // Of the block around it something may have changed that the bytes
+            // which are wanted know nothing of.
+            let offset = wanted.range.start - u64::from(at.start - from);
+            let whole = FlashPart {
+                range: offset..offset + u64::from(to - from),
+                at: from..to,
+                ..wanted.clone()
+            };
             let skip = (at.start - from) as usize;
-            Ok(Some(slice.part(skip..skip + at.len())))
+            let bytes = slice.part(skip..skip + at.len());
+            if still_there(file, &whole) {
+                keep(shard, file.fid, offset, &slice);
+            } else if still_there(file, &wanted) {
+                keep(shard, file.fid, wanted.range.start, &bytes);
+            }
+            Ok(Some(bytes))
         }
         Err(_) if !still_there(file, &wanted) => Ok(None),
         Err(Errno::EIO) if !wanted.dirty && wanted.range.end <= wanted.origin_size => {

@@ -113,6 +113,35 @@ fn a_late_answer_fills_only_what_nothing_changed() {
     }
 }
 
+/// A read of a few bytes brings in the block around them, and not what of it
+/// was overwritten while the read was under way.
+#[test]
+fn a_block_that_changed_under_a_read_is_not_kept() {
+    for micros in 0..100 {
+        let mut want = pattern(4096, 8);
+        let mut bench = Bench::new(micros, &[], 64, 4 << 20);
+        let world = bench.world.clone();
+        let sim = bench.sim.clone();
+        sim.run(async {
+            bench.write(0, &want).await;
+            bench.commit().await;
+        });
+        bench.restart(4 << 20);
+        let bench = Rc::new(bench);
+        let reader = Rc::clone(&bench);
+        sim.run(async {
+            world.spawn(async move {
+                reader.read(0, 8).await;
+            });
+            world.sleep(Duration::from_micros(micros)).await;
+            bench.write(2048, b"new here").await;
+            want[2048..2056].copy_from_slice(b"new here");
+            world.sleep(Duration::from_millis(10)).await;
+            assert_eq!(bench.read(0, 4096).await, want, "after {micros} us");
+        });
+    }
+}
+
 /// F8, the schedule that only the watch catches: while an answer with old bytes
 /// is on its way, the range is written, carried to the origin, called clean and
 /// reclaimed, so that it is absent again when the answer comes.
