@@ -7,6 +7,8 @@ use crate::base::{Attr, Errno, FileKind, Identity, Name, Time};
 use crate::origin::{Found, Place};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags, StatxTimestamp};
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 
 /// Whatever names say, no way leaves the tree, crosses a mount or follows a link.
 const INSIDE: ResolveFlags = ResolveFlags::BENEATH
@@ -137,6 +139,7 @@ impl Root {
     /// systems change with every mount.
     pub fn identity(&self, node: &Node) -> Result<Identity, Errno> {
         let (handle_type, handle) = match sys::handle_of(&node.fd) {
+            Ok((kind, _)) if FUSE.contains(&kind) => (0, Vec::new()),
             Ok(handle) => handle,
             Err(Errno::EOPNOTSUPP | Errno::EOVERFLOW | Errno::ENOSYS) => (0, Vec::new()),
             Err(e) => return Err(e),
@@ -237,6 +240,10 @@ impl Node {
     }
 }
 
+/// The kernel's types of handles that FUSE makes: of numbers that last only as
+/// long as the kernel remembers a file.
+const FUSE: [i32; 2] = [0x81, 0x82];
+
 /// Do both mean one file? Handles decide where both have one: they hold the
 /// inode's generation, while birth times may be missing.
 pub fn same(a: &Identity, b: &Identity) -> bool {
@@ -262,11 +269,30 @@ fn open_at(from: BorrowedFd<'_>, way: &[u8]) -> Result<OwnedFd, Errno> {
     }
 }
 
+/// FUSE leaves the time of birth out of what it answers from its cache: then it
+/// is asked for, unless the file system is known to have none.
 fn stat_of(fd: impl AsFd) -> Result<Statx, Errno> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-    retry(|| rustix::fs::statx(&fd, "", flags, mask))
+    let stat = |flags| retry(|| rustix::fs::statx(&fd, "", flags, mask));
+    let lacks = |s: &Statx| s.stx_mask & StatxFlags::BTIME.bits() == 0;
+    let cached = stat(flags)?;
+    let device = (cached.stx_dev_major, cached.stx_dev_minor);
+    let is_without = |all: &BTreeSet<_>| all.contains(&device);
+    if !lacks(&cached) || WITHOUT_BIRTH.lock().is_ok_and(|all| is_without(&all)) {
+        return Ok(cached);
+    }
+    let asked = stat(flags | AtFlags::STATX_FORCE_SYNC)?;
+    if lacks(&asked)
+        && let Ok(mut all) = WITHOUT_BIRTH.lock()
+    {
+        all.insert(device);
+    }
+    Ok(asked)
 }
+
+/// Devices whose files have no time of birth.
+static WITHOUT_BIRTH: Mutex<BTreeSet<(u32, u32)>> = Mutex::new(BTreeSet::new());
 
 fn rdev(s: &Statx) -> u32 {
     let dev = rustix::fs::makedev(s.stx_rdev_major, s.stx_rdev_minor);
