@@ -11,6 +11,7 @@ pub mod identity;
 pub mod ids;
 pub mod limits;
 pub mod lock;
+pub mod maps;
 pub mod name;
 pub mod time;
 
@@ -22,5 +23,6 @@ pub use filelock::{HeldLock, LockKind, OwnerKind, WaitId};
 pub use identity::{Identity, Locator};
 pub use ids::*;
 pub use lock::{Bits, Extent, Mode};
+pub use maps::{FidMap, NumberMap};
 pub use name::Name;
 pub use time::{Mono, Time};

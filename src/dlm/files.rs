@@ -1,14 +1,11 @@
 //! The files with locks, found by FID in one step.
 //!
-//! A hash map, because a tree of millions misses the processor's caches at each
-//! of its levels. The hash is fixed: FIDs are given out by the server, so nobody
-//! can choose many that collide. In parts, because a map that grows moves all
-//! it has, and a shard serves nobody meanwhile.
+//! In parts, because a map that grows moves all it has, and a shard serves
+//! nobody meanwhile.
 
 use super::resource::Resource;
 use crate::base::Fid;
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use crate::base::maps::{FidMap, mix};
 
 #[derive(Debug)]
 pub struct Files {
@@ -16,7 +13,7 @@ pub struct Files {
     len: usize,
 }
 
-type Part = HashMap<Fid, Resource, BuildHasherDefault<Mix>>;
+type Part = FidMap<Resource>;
 
 /// With millions of files a part moves some ten thousand of them at once.
 const PARTS: usize = 256;
@@ -82,34 +79,4 @@ fn part(fid: Fid) -> usize {
     let word = (u64::from(fid.oid) << 32) | u64::from(fid.ver);
     // The maps use the lowest and the highest bits.
     (mix(mix(0, fid.seq), word) >> 32) as usize % PARTS
-}
-
-/// Folds the 128-bit product of each word: every bit of the result depends on
-/// every bit before it.
-#[derive(Debug, Default)]
-pub struct Mix(u64);
-
-/// 2^64 divided by the golden ratio, odd.
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-
-fn mix(state: u64, word: u64) -> u64 {
-    let product = u128::from(state ^ word ^ GOLDEN) * 0xd6e8_feb8_6659_fd93_u128;
-    (product as u64) ^ (product >> 64) as u64
-}
-
-impl Hasher for Mix {
-    fn finish(&self) -> u64 {
-        mix(self.0, 0)
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-    fn write_u32(&mut self, word: u32) {
-        self.write_u64(u64::from(word));
-    }
-    fn write_u64(&mut self, word: u64) {
-        self.0 = mix(self.0, word);
-    }
 }

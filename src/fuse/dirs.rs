@@ -1,10 +1,14 @@
-//! Open directories: what was fetched of a listing and not yet handed over.
+//! Open directories: what was fetched of a listing and not yet handed over, and
+//! what is on its way.
 
 use super::kept::names::Turn;
-use crate::base::FileKind;
+use crate::base::{Errno, FileKind, NumberMap};
 use crate::client::Terms;
 use crate::wire::op::DirEntry;
-use std::collections::{HashMap, VecDeque};
+use crate::world::sync::Promise;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
 
 /// Offsets that the kernel gives back to go on with a listing. The first two
 /// belong to "." and "..", which the box does not list; its own cookies, below
@@ -29,9 +33,35 @@ pub mod offset {
 #[derive(Default, Debug)]
 pub struct Dirs {
     last: u64,
-    open: HashMap<u64, Batch>,
+    open: NumberMap<Batch>,
     /// The requests that each open directory has had.
-    turns: HashMap<u64, u64>,
+    turns: NumberMap<u64>,
+    /// What is being fetched for those who read on, and from where.
+    ahead: NumberMap<(u64, Ahead)>,
+}
+
+/// What a fetch brings: the batch, and the number of the parent directory.
+pub type Fetched = Result<(Batch, u64), Errno>;
+
+/// A batch that is on its way; whoever waits for it takes it.
+#[derive(Clone, Default)]
+pub struct Ahead(Promise<Rc<RefCell<Option<Fetched>>>>);
+
+impl Ahead {
+    pub fn set(&self, fetched: Fetched) {
+        self.0.set(Rc::new(RefCell::new(Some(fetched))));
+    }
+
+    /// `None`: somebody has taken it.
+    pub async fn get(&self) -> Option<Fetched> {
+        self.0.get().await.take()
+    }
+}
+
+impl std::fmt::Debug for Ahead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ahead")
+    }
 }
 
 /// The rest of what the box sent: entries from the offset `at` on.
@@ -59,6 +89,7 @@ impl Dirs {
     pub fn close(&mut self, fh: u64) {
         self.open.remove(&fh);
         self.turns.remove(&fh);
+        self.ahead.remove(&fh);
     }
 
     /// A request of `fh` has come: the kernel has taken in the answers before.
@@ -77,13 +108,35 @@ impl Dirs {
     /// Takes what is kept for going on at `at`. A start from the beginning, or
     /// from elsewhere, finds nothing: it is listed anew.
     pub fn take(&mut self, fh: u64, at: u64, attrs: bool) -> Option<Batch> {
-        let batch = self.open.remove(&fh)?;
-        (batch.at == at && at != 0 && batch.attrs >= attrs).then_some(batch)
+        let goes_on = |b: &Batch| b.at == at && at != 0 && b.attrs >= attrs;
+        let batch = self.open.remove(&fh).filter(goes_on);
+        if batch.is_none() {
+            // What was fetched before a new start is not to be shown after it.
+            self.ahead.remove(&fh);
+        }
+        batch
     }
 
     /// Keeps the rest for the next request.
     pub fn keep(&mut self, fh: u64, batch: Batch) {
         self.open.insert(fh, batch);
+    }
+
+    /// Is nothing of `fh` being fetched from `at` on? If so, it is from now on.
+    pub fn fetch_ahead(&mut self, fh: u64, at: u64) -> Option<Ahead> {
+        let is_open = self.turns.contains_key(&fh);
+        if !is_open || self.ahead.get(&fh).is_some_and(|(from, _)| *from == at) {
+            return None;
+        }
+        let ahead = Ahead::default();
+        self.ahead.insert(fh, (at, ahead.clone()));
+        Some(ahead)
+    }
+
+    /// What is being fetched of `fh`, if it is from `at` on.
+    pub fn take_ahead(&mut self, fh: u64, at: u64) -> Option<Ahead> {
+        let (from, ahead) = self.ahead.remove(&fh)?;
+        (from == at).then_some(ahead)
     }
 }
 
@@ -126,5 +179,27 @@ mod tests {
         assert_eq!(dirs.take(fh, 7, true), None, "attributes were not fetched");
         dirs.keep(fh, batch.clone());
         assert_eq!(dirs.take(fh, 7, false), Some(batch));
+    }
+
+    #[test]
+    fn what_is_fetched_ahead_is_for_who_goes_on() {
+        let mut dirs = Dirs::default();
+        let fh = dirs.open();
+        let batch = |at| Batch {
+            at,
+            ..Batch::default()
+        };
+        dirs.keep(fh, batch(7));
+        assert!(dirs.fetch_ahead(fh, 9).is_some());
+        assert!(dirs.fetch_ahead(fh, 9).is_none(), "it is on its way");
+        assert!(dirs.take(fh, 7, false).is_some());
+        dirs.keep(fh, batch(8));
+        assert!(dirs.take_ahead(fh, 9).is_some());
+        assert!(dirs.take_ahead(fh, 9).is_none(), "one takes it");
+        assert!(dirs.fetch_ahead(fh, 9).is_some());
+        assert!(dirs.take(fh, 0, false).is_none());
+        assert!(dirs.take_ahead(fh, 9).is_none(), "it begins anew");
+        dirs.close(fh);
+        assert!(dirs.fetch_ahead(fh, 9).is_none());
     }
 }

@@ -2,8 +2,7 @@
 //! with the count of look-ups that FORGET gives back.
 
 use super::abi::ROOT_ID;
-use crate::base::Fid;
-use std::collections::HashMap;
+use crate::base::{Fid, FidMap};
 
 /// Every node the kernel may name. A number is never used for a second FID:
 /// its upper half counts how often its slot was taken, so that a stale one
@@ -12,7 +11,7 @@ use std::collections::HashMap;
 pub struct Nodes {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    by_fid: HashMap<Fid, u32>,
+    by_fid: FidMap<u32>,
 }
 
 #[derive(Debug)]
@@ -45,7 +44,7 @@ impl Nodes {
         Nodes {
             slots: vec![slot],
             free: Vec::new(),
-            by_fid: HashMap::from([(root, 0)]),
+            by_fid: FidMap::from_iter([(root, 0)]),
         }
     }
 

@@ -13,13 +13,12 @@ use super::nodes::{Node, Nodes};
 use super::notices::{Letter, Notices};
 use super::takeback::Taker;
 use super::upstream::{Answer, Export, Interrupt, Upstream};
-use crate::base::{Errno, Mono, Slice};
+use crate::base::{Errno, Mono, NumberMap, Slice};
 use crate::client::{Context, Cred};
 use crate::wire::{Reply, Request};
 use crate::world::sync::Signal;
 use crate::world::{Level, World};
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -34,7 +33,7 @@ pub struct Session<W: World, U: Upstream, K: Kernel = Device> {
     pub(super) dirs: RefCell<Dirs>,
     callers: RefCell<Callers>,
     /// Requests that were not answered yet, by `unique`.
-    unanswered: RefCell<HashMap<u64, Interrupt>>,
+    unanswered: RefCell<NumberMap<Interrupt>>,
     /// Tasks that run, answered ones (closes) among them.
     running: Cell<usize>,
     ended: Signal,

@@ -1,7 +1,7 @@
 //! The locks of a client, pure: which it has, which are on their way to it,
 //! and which are on their way back.
 
-use crate::base::{Bits, Extent, Fid, LockId, Mode};
+use crate::base::{Bits, Extent, Fid, FidMap, LockId, Mode};
 use crate::wire::{LockGrant, LockWant};
 use std::collections::BTreeMap;
 
@@ -30,7 +30,6 @@ pub struct Ending {
 
 #[derive(Clone, Copy, Debug)]
 struct Lock {
-    fid: Fid,
     mode: Mode,
     /// Those that something may rest on.
     bits: Bits,
@@ -49,8 +48,10 @@ struct Asked {
 
 #[derive(Debug, Default)]
 pub struct Held {
-    locks: BTreeMap<LockId, Lock>,
-    by_file: BTreeMap<Fid, Vec<LockId>>,
+    /// The file of each.
+    locks: BTreeMap<LockId, Fid>,
+    /// The locks of each file that has any.
+    files: FidMap<Vec<(LockId, Lock)>>,
     /// By the first id.
     asked: BTreeMap<LockId, Asked>,
     last: u64,
@@ -76,20 +77,33 @@ impl Held {
     /// A lock is here. Bits that were called back meanwhile end at once.
     pub fn on_grant(&mut self, grant: &LockGrant) -> Option<Ending> {
         let lock = Lock {
-            fid: grant.fid,
             mode: grant.mode,
             bits: grant.bits,
             ending: Bits::NONE,
             extent: grant.extent,
         };
-        if self.locks.insert(grant.lock, lock).is_none() {
-            self.by_file.entry(grant.fid).or_default().push(grant.lock);
-        }
+        self.insert(grant.fid, grant.lock, lock);
         let called = self.called_before(grant.lock)?;
         match self.on_called(grant.lock, called) {
             Called::Ends(ending) => Some(ending),
             _ => None,
         }
+    }
+
+    fn insert(&mut self, fid: Fid, id: LockId, lock: Lock) {
+        let locks = self.files.entry(fid).or_default();
+        match locks.iter_mut().find(|(of, _)| *of == id) {
+            Some((_, old)) => *old = lock,
+            None => locks.push((id, lock)),
+        }
+        self.locks.insert(id, fid);
+    }
+
+    fn find_mut(&mut self, id: LockId) -> Option<(Fid, &mut Lock)> {
+        let fid = *self.locks.get(&id)?;
+        let locks = self.files.get_mut(&fid)?;
+        let (_, lock) = locks.iter_mut().find(|(of, _)| *of == id)?;
+        Some((fid, lock))
     }
 
     fn asked_for(&mut self, lock: LockId) -> Option<&mut Asked> {
@@ -105,7 +119,7 @@ impl Held {
 
     /// The box wants `bits` of a lock back.
     pub fn on_called(&mut self, lock: LockId, bits: Bits) -> Called {
-        let Some(found) = self.locks.get_mut(&lock) else {
+        let Some((fid, found)) = self.find_mut(lock) else {
             let Some(asked) = self.asked_for(lock) else {
                 return Called::Unknown;
             };
@@ -129,7 +143,7 @@ impl Held {
         found.ending = found.ending.with(ends);
         Called::Ends(Ending {
             lock,
-            fid: found.fid,
+            fid,
             bits: ends,
             extent: found.extent,
             mode: found.mode,
@@ -138,17 +152,16 @@ impl Held {
 
     /// The box knows that these bits have ended.
     pub fn on_ended(&mut self, lock: LockId, bits: Bits) {
-        let Some(found) = self.locks.get_mut(&lock) else {
+        let Some((fid, found)) = self.find_mut(lock) else {
             return;
         };
-        let fid = found.fid;
         found.ending = found.ending.without(bits);
         if found.bits.is_empty() && found.ending.is_empty() {
             self.locks.remove(&lock);
-            if let Some(locks) = self.by_file.get_mut(&fid) {
-                locks.retain(|id| *id != lock);
+            if let Some(locks) = self.files.get_mut(&fid) {
+                locks.retain(|(id, _)| *id != lock);
                 if locks.is_empty() {
-                    self.by_file.remove(&fid);
+                    self.files.remove(&fid);
                 }
             }
         }
@@ -156,8 +169,9 @@ impl Held {
 
     /// These bits of a file end, by the client's own will.
     pub fn give_up(&mut self, fid: Fid, bits: Bits) -> Vec<Ending> {
-        let locks = self.by_file.get(&fid).cloned().unwrap_or_default();
-        let ends = locks.into_iter().map(|id| self.on_called(id, bits));
+        let locks = self.files.get(&fid).into_iter().flatten();
+        let ids: Vec<LockId> = locks.map(|(id, _)| *id).collect();
+        let ends = ids.into_iter().map(|id| self.on_called(id, bits));
         ends.filter_map(|called| match called {
             Called::Ends(ending) => Some(ending),
             _ => None,
@@ -166,8 +180,8 @@ impl Held {
     }
 
     fn of(&self, fid: Fid) -> impl Iterator<Item = &Lock> {
-        let ids = self.by_file.get(&fid).into_iter().flatten();
-        ids.filter_map(|id| self.locks.get(id))
+        let locks = self.files.get(&fid).into_iter().flatten();
+        locks.map(|(_, lock)| lock)
     }
 
     /// The bits of a file that something may rest on; DATA if all of it is.
@@ -202,15 +216,20 @@ impl Held {
     /// that were stored above, and changes that were answered, which nobody else
     /// has, depend on it, also while it is being given up (C7).
     pub fn keep_writing(&mut self) -> (Vec<Ending>, Vec<LockGrant>) {
-        let before = std::mem::take(&mut self.locks);
-        self.by_file.clear();
+        let ids = std::mem::take(&mut self.locks);
+        let files = std::mem::take(&mut self.files);
+        let of = |(id, fid): (&LockId, &Fid)| {
+            let (_, lock) = files.get(fid)?.iter().find(|(of, _)| of == id)?;
+            Some((*id, *fid, *lock))
+        };
+        let before: Vec<_> = ids.iter().filter_map(of).collect();
         let mut kept = Vec::new();
         let stays = |lock: &Lock| match lock.mode {
             Mode::Ex => Bits::ALL,
             mode if mode.is_write() => Bits::DATA,
             _ => Bits::NONE,
         };
-        for (id, lock) in &before {
+        for (id, fid, lock) in &before {
             let (bits, ending) = (lock.bits.and(stays(lock)), lock.ending.and(stays(lock)));
             if !bits.with(ending).is_empty() {
                 let left = Lock {
@@ -218,21 +237,20 @@ impl Held {
                     ending,
                     ..*lock
                 };
-                self.locks.insert(*id, left);
-                self.by_file.entry(lock.fid).or_default().push(*id);
+                self.insert(*fid, *id, left);
                 kept.push(LockGrant {
                     lock: *id,
-                    fid: lock.fid,
+                    fid: *fid,
                     mode: lock.mode,
                     bits: bits.with(ending),
                     extent: lock.extent,
                 });
             }
         }
-        let ends = before.iter().filter_map(|(id, lock)| {
+        let ends = before.iter().filter_map(|(id, fid, lock)| {
             // Pages that may be stored to are taken back only with that right:
             // they are written first, which the box takes when it has recovered.
-            let is_written = |k: &LockGrant| k.fid == lock.fid && k.extent.contains(lock.extent);
+            let is_written = |k: &LockGrant| k.fid == *fid && k.extent.contains(lock.extent);
             let left = match kept.iter().any(is_written) {
                 true => stays(lock).with(Bits::DATA),
                 false => stays(lock),
@@ -240,7 +258,7 @@ impl Held {
             let bits = lock.bits.without(left);
             (!bits.is_empty()).then_some(Ending {
                 lock: *id,
-                fid: lock.fid,
+                fid: *fid,
                 bits,
                 extent: lock.extent,
                 mode: lock.mode,
@@ -252,7 +270,7 @@ impl Held {
     /// Nothing is held any more.
     pub fn clear(&mut self) {
         self.locks.clear();
-        self.by_file.clear();
+        self.files.clear();
     }
 
     #[must_use]
@@ -307,7 +325,7 @@ mod tests {
         assert_eq!(held.len(), 1, "UPDATE is still being given up");
         held.on_ended(one.lock, one.bits);
         assert_eq!(held.len(), 0);
-        assert!(held.by_file.is_empty());
+        assert!(held.files.is_empty());
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! ends, and an answer counts only if it was asked for after the last of the
 //! directory's. Attributes have versions, and never go back.
 
-use crate::base::{Attr, Bits, Fid, Name};
+use crate::base::{Attr, Bits, Fid, FidMap, Name};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Names of one directory that are remembered as absent.
@@ -43,7 +43,7 @@ pub struct Asked(u64);
 
 #[derive(Debug, Default)]
 pub struct Known {
-    nodes: BTreeMap<Fid, Node>,
+    nodes: FidMap<Node>,
     names: BTreeMap<(Fid, Name), Fid>,
     /// Files in the order in which reclaim comes by.
     queue: VecDeque<Fid>,
@@ -120,9 +120,15 @@ impl Known {
         if !self.is_fresh(dir, asked) {
             return;
         }
-        self.forget_name(dir, name);
+        match self.names.insert((dir, name.clone()), fid) {
+            Some(old) if old == fid => return,
+            Some(old) => self.strike(old, dir, name),
+            None => {}
+        }
+        if let Some(node) = self.nodes.get_mut(&dir) {
+            node.absent.remove(name);
+        }
         self.node(fid).names.push((dir, name.clone()));
-        self.names.insert((dir, name.clone()), fid);
     }
 
     /// An answer showed that there is no `name`.
@@ -140,13 +146,18 @@ impl Known {
 
     /// Nothing is remembered of this name any more.
     pub fn forget_name(&mut self, dir: Fid, name: &Name) {
-        if let Some(fid) = self.names.remove(&(dir, name.clone()))
-            && let Some(node) = self.nodes.get_mut(&fid)
-        {
-            node.names.retain(|(d, n)| (*d, n) != (dir, name));
+        if let Some(fid) = self.names.remove(&(dir, name.clone())) {
+            self.strike(fid, dir, name);
         }
         if let Some(node) = self.nodes.get_mut(&dir) {
             node.absent.remove(name);
+        }
+    }
+
+    /// The name no longer leads to `fid`.
+    fn strike(&mut self, fid: Fid, dir: Fid, name: &Name) {
+        if let Some(node) = self.nodes.get_mut(&fid) {
+            node.names.retain(|(d, n)| (*d, n) != (dir, name));
         }
     }
 

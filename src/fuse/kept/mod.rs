@@ -13,11 +13,10 @@ pub mod names;
 pub mod pages;
 pub mod races;
 
-use crate::base::Mono;
+use crate::base::{Mono, NumberMap};
 use names::Names;
 use pages::Pages;
 use races::Races;
-use std::collections::HashMap;
 use std::time::Duration;
 
 /// The beliefs of one mount's kernel, by node number.
@@ -26,7 +25,7 @@ pub struct Kept {
     pub names: Names,
     pub pages: Pages,
     pub races: Races,
-    attrs: HashMap<u64, Mono>,
+    attrs: NumberMap<Mono>,
 }
 
 impl Kept {

@@ -1,6 +1,6 @@
 //! The names that the kernel was given, and the ones it was told are not there.
 
-use crate::base::{Mono, Name};
+use crate::base::{Mono, Name, NumberMap};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use std::time::Duration;
 /// the nodes that the kernel holds, negative ones by [`ABSENT_MAX`].
 #[derive(Default, Debug)]
 pub struct Names {
-    dirs: HashMap<u64, HashMap<Rc<Name>, Given>>,
+    dirs: NumberMap<HashMap<Rc<Name>, Given>>,
     /// The names of each node. May list some that were given anew to another.
-    of: HashMap<u64, Vec<(u64, Rc<Name>)>>,
+    of: NumberMap<Vec<(u64, Rc<Name>)>>,
     absent: usize,
     last: u64,
     /// Counts raises of the dentry epoch: what was given before one is over.
     epoch: u64,
     /// The names in each open directory's last answer, which the kernel may
     /// not have taken in yet.
-    listed: HashMap<u64, Listed>,
+    listed: NumberMap<Listed>,
 }
 
 #[derive(Default, Debug)]

@@ -1,19 +1,18 @@
 //! Of which files the kernel may hold pages, which of them are being filled,
 //! and who has the files open.
 
-use crate::base::Extent;
 use crate::base::limits::BLOCK;
+use crate::base::{Extent, NumberMap};
 use crate::client::Fill;
 use crate::world::sync::Signal;
-use std::collections::HashMap;
 use std::rc::Rc;
 
 /// Pages and opens by node number.
 #[derive(Default)]
 pub struct Pages {
-    nodes: HashMap<u64, Node>,
+    nodes: NumberMap<Node>,
     /// The node of each open file, and whether it is open for writing.
-    opens: HashMap<u64, (u64, bool)>,
+    opens: NumberMap<(u64, bool)>,
     /// Told when a fill begins or ends.
     pub changed: Rc<Signal>,
 }

@@ -4,15 +4,15 @@ use crate::base::{Codec, Errno};
 use crate::client::Terms;
 use crate::fuse::abi::input::{ReadIn, ReleaseIn};
 use crate::fuse::abi::output::{Dirent, Listing, OpenOut};
-use crate::fuse::dirs::{Batch, DOTS, offset};
+use crate::fuse::dirs::{Batch, DOTS, Fetched, offset};
 use crate::fuse::kept::names::Turn;
 use crate::fuse::kernel::Kernel;
 use crate::fuse::nodes::Node;
 use crate::fuse::ops::entry_in;
 use crate::fuse::ops::names::of_file;
-use crate::fuse::session::{Origin, Outcome, Session};
+use crate::fuse::session::{Ask, Origin, Outcome, Session};
 use crate::fuse::terms::At;
-use crate::fuse::upstream::Upstream;
+use crate::fuse::upstream::{Interrupt, Upstream};
 use crate::wire::op::{DirEntry, Readdir};
 use crate::wire::{Reply, Request};
 use crate::world::World;
@@ -72,7 +72,10 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
             if is_full || batch.end || !out.is_empty() {
                 break;
             }
-            batch = self.fetch(from, node, batch.at, plus).await?.0;
+            batch = self.go_on(from, node, (args.fh, batch.at), plus).await?;
+        }
+        if !batch.end && args.offset != 0 {
+            self.fetch_ahead(from, node, args.fh, &batch);
         }
         self.dirs.borrow_mut().keep(args.fh, batch);
         Ok(Outcome::Bytes(out.into_bytes()))
@@ -111,21 +114,49 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     }
 
     /// What the box has from `at` on, and the number of the parent directory.
-    async fn fetch(
+    async fn fetch(&self, from: &Origin, node: Node, at: u64, plus: bool) -> Fetched {
+        let ask = self.plain(from, part_of(node, at, plus));
+        self.fetched(ask, at, plus).await
+    }
+
+    /// The batch that follows, on its way already or not.
+    async fn go_on(
         &self,
         from: &Origin,
         node: Node,
-        at: u64,
+        (fh, at): (u64, u64),
         plus: bool,
-    ) -> Result<(Batch, u64), Errno> {
-        let begun = self.kept.borrow().races.now();
-        let request = Readdir {
-            fid: node.fid,
-            cookie: offset::to_cookie(at),
-            bytes: FETCHED,
-            attrs: plus,
+    ) -> Result<Batch, Errno> {
+        let ahead = self.dirs.borrow_mut().take_ahead(fh, at);
+        if let Some(ahead) = ahead
+            && let Some(Ok((batch, _))) = ahead.get().await
+            && batch.attrs >= plus
+        {
+            return Ok(batch);
+        }
+        Ok(self.fetch(from, node, at, plus).await?.0)
+    }
+
+    /// Who has come back for more is likely to want all of it: the box lists
+    /// what follows `batch` while the kernel takes this in.
+    fn fetch_ahead(&self, from: &Origin, node: Node, fh: u64, batch: &Batch) {
+        let last = batch.entries.back();
+        let at = last.map_or(batch.at, |(entry, _)| offset::of_cookie(entry.cookie));
+        let Some(ahead) = self.dirs.borrow_mut().fetch_ahead(fh, at) else {
+            return;
         };
-        let Reply::Listing(listing) = self.ask(from, Request::Readdir(request)).await? else {
+        let plus = batch.attrs;
+        let mut ask = self.plain(from, part_of(node, at, plus));
+        ask.interrupt = Interrupt::default();
+        let session = self.this();
+        self.this().spawn(async move {
+            ahead.set(session.fetched(ask, at, plus).await);
+        });
+    }
+
+    async fn fetched(&self, ask: Ask, at: u64, plus: bool) -> Fetched {
+        let begun = self.kept.borrow().races.now();
+        let Reply::Listing(listing) = self.call(ask).await?.0 else {
             return Err(Errno::EIO);
         };
         if listing.entries.is_empty() && !listing.end {
@@ -179,6 +210,15 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
         });
         out.push(dirent, object);
     }
+}
+
+fn part_of(node: Node, at: u64, attrs: bool) -> Request {
+    Request::Readdir(Readdir {
+        fid: node.fid,
+        cookie: offset::to_cookie(at),
+        bytes: FETCHED,
+        attrs,
+    })
 }
 
 /// Under what an entry is listed.

@@ -5,9 +5,9 @@
 use super::call::{Call, answered};
 use super::{opens, shown};
 use crate::base::limits::BODY_MAX;
-use crate::base::{Bits, Codec, Errno, Fid};
+use crate::base::{Attr, Bits, Codec, Errno, Fid, Lsn};
 use crate::namespace::record::flag;
-use crate::namespace::{Dirent, Inode, Need, Stop, View, access, entry, key};
+use crate::namespace::{Dirent, Inode, Need, Stop, View, access, entry::directory, key};
 use crate::shard::Outgoing;
 use crate::shard::locks::Touch;
 use crate::wire::Reply;
@@ -58,7 +58,7 @@ fn listable<W: World>(
     fid: Fid,
 ) -> Result<Inode, Stop> {
     call.touch([Touch::see(fid, Bits::ATTRS)])?;
-    let dir = entry::directory(view, fid)?;
+    let dir = directory(view, fid)?;
     if !opens::holds(call.export, fid) {
         access::check(view, &call.bounds, &call.caller, fid, &dir, access::READ)?;
     }
@@ -66,6 +66,16 @@ fn listable<W: World>(
         return Err(Need::Listing(fid).into());
     }
     Ok(dir)
+}
+
+/// One entry on its way into the answer.
+struct Found {
+    /// Its place in the directory, and in the whole answer.
+    at: u64,
+    nth: usize,
+    dirent: Dirent,
+    /// What is shown of its file; `None`: it went away meanwhile.
+    shown: Option<Option<Attr>>,
 }
 
 async fn collect<W: World>(
@@ -80,76 +90,123 @@ async fn collect<W: World>(
     loop {
         let range = key::dirent(op.fid, next)..end.clone();
         let slots = call.shard.flash.scan(range, SCAN).await?;
-        let is_last = slots.len() < SCAN;
+        let seen = call.shard.applied.get();
+        let mut is_last = slots.len() < SCAN;
+        let mut page = Vec::with_capacity(slots.len());
+        let before = entries.len();
+        let mut is_full = false;
         for (key, bytes) in slots {
             let cookie = key.last_chunk::<8>().ok_or(Errno::EIO)?;
-            next = u64::from_be_bytes(*cookie).saturating_add(1);
+            let at = u64::from_be_bytes(*cookie);
+            next = at.saturating_add(1);
             let dirent = Dirent::from_slice(&bytes).map_err(|_| Errno::EIO)?;
             if dirent.fid.is_none() {
                 continue;
             }
-            let at = next.saturating_sub(1);
             let mut bytes = ENTRY_BYTES + dirent.name.as_bytes().len();
             bytes += if op.attrs { ATTR_BYTES } else { 0 };
+            let nth = before + page.len();
             // One is always listed, so that a small buffer ends in its own error.
-            if used + bytes > room && !entries.is_empty() {
-                return Ok((entries, false));
+            if used + bytes > room && nth > 0 {
+                (is_full, is_last, next) = (true, false, at);
+                break;
             }
-            let nth = entries.len();
-            if let Some(entry) = shown_as(call, op, dirent, at, nth).await? {
-                used += bytes;
-                entries.push(entry);
-            }
+            used += bytes;
+            page.push(Found {
+                at,
+                nth,
+                dirent,
+                shown: Some(None),
+            });
         }
-        if is_last {
-            return Ok((entries, true));
+        if op.attrs {
+            show(call, op.fid, seen, &mut page).await?;
+        }
+        entries.extend(page.into_iter().filter_map(entry));
+        if is_full && entries.is_empty() {
+            // All that there was room for has gone away.
+            used = 0;
+        } else if is_full || is_last {
+            return Ok((entries, is_last));
         }
     }
 }
 
-/// The entry with its attributes, if wanted; `None` if its file went away
-/// between the scan and now.
-async fn shown_as<W: World>(
+fn entry(found: Found) -> Option<DirEntry> {
+    Some(DirEntry {
+        attr: found.shown?,
+        name: found.dirent.name,
+        fid: found.dirent.fid,
+        kind: found.dirent.kind,
+        ino: found.dirent.ino,
+        cookie: found.at.saturating_add(1),
+    })
+}
+
+/// Adds to each entry of a page the attributes of its file, and grants a lock on
+/// it at the same instant. In the order of the FIDs, in which the records lie;
+/// what has to be loaded stops it there, and it goes on from there. `seen`: the
+/// shard's last change when the page was read.
+async fn show<W: World>(
     call: &Call<'_, W>,
-    op: &op::Readdir,
-    mut dirent: Dirent,
-    at: u64,
-    nth: usize,
-) -> Result<Option<DirEntry>, Errno> {
-    let mut attr = None;
-    if op.attrs {
-        let found = call
-            .decide(|view| {
-                // A lock on the file says that this name leads to it: as it is
-                // now, not as it was when the slots were read.
-                let slot = view.slot(op.fid, at)?;
-                let Some(now) = slot.filter(|s| s.name == dirent.name && !s.fid.is_none()) else {
-                    return Ok(None);
-                };
-                let Some(inode) = view.inode(now.fid)? else {
-                    return Ok(None);
-                };
-                // A listing waits for nobody; who wants to know looks it up.
-                let is_theirs = call.is_anothers(now.fid);
-                if !is_theirs {
-                    call.grant_entry(nth, now.fid);
-                }
-                Ok(Some((now, (!is_theirs).then_some(inode.attr))))
-            })
-            .await?;
-        let Some((now, seen)) = found else {
-            return Ok(None);
-        };
-        dirent = now;
-        shown::settle(call.shard, call.incoming, dirent.fid).await?;
-        attr = seen;
+    dir: Fid,
+    seen: Lsn,
+    page: &mut [Found],
+) -> Result<(), Errno> {
+    page.sort_unstable_by_key(|found| found.dirent.fid);
+    let mut done = 0;
+    call.decide(|view| {
+        let is_as_read = call.shard.applied.get() == seen;
+        while let Some(found) = page.get_mut(done) {
+            if !is_as_read && !is_still_there(view, dir, found)? {
+                found.shown = None;
+            } else {
+                found.shown = shown_as(call, view, found)?;
+            }
+            done += 1;
+        }
+        Ok(())
+    })
+    .await?;
+    page.sort_unstable_by_key(|found| found.nth);
+    for found in page.iter() {
+        shown::settle(call.shard, call.incoming, found.dirent.fid).await?;
     }
-    Ok(Some(DirEntry {
-        name: dirent.name,
-        fid: dirent.fid,
-        kind: dirent.kind,
-        ino: dirent.ino,
-        cookie: at.saturating_add(1),
-        attr,
-    }))
+    Ok(())
+}
+
+/// A lock on the file says that this name leads to it: as it is now, not as it
+/// was when the page was read.
+fn is_still_there<W: World>(
+    view: &super::FlashView<'_, W>,
+    dir: Fid,
+    found: &mut Found,
+) -> Result<bool, Stop> {
+    let slot = view.slot(dir, found.at)?;
+    let same = |s: &Dirent| s.name == found.dirent.name && !s.fid.is_none();
+    match slot.filter(same) {
+        Some(now) => {
+            found.dirent = now;
+            Ok(true)
+        }
+        None => Ok(false),
+    }
+}
+
+/// The file's attributes, if they may be shown; `None`: there is no such file.
+fn shown_as<W: World>(
+    call: &Call<'_, W>,
+    view: &super::FlashView<'_, W>,
+    found: &Found,
+) -> Result<Option<Option<Attr>>, Stop> {
+    let fid = found.dirent.fid;
+    let Some(attr) = view.attr(fid)? else {
+        return Ok(None);
+    };
+    // A listing waits for nobody; who wants to know looks it up.
+    if call.is_anothers(fid) {
+        return Ok(Some(None));
+    }
+    call.grant_entry(found.nth, fid);
+    Ok(Some(Some(attr)))
 }

@@ -1,7 +1,7 @@
 //! The records of the flash index as the namespace core reads them.
 
 use super::fids;
-use crate::base::{Codec, Fid, Name};
+use crate::base::{Attr, Codec, Fid, Name, Reader};
 use crate::flash::Peek;
 use crate::namespace::{Dirent, Inode, Need, View, hash, key};
 use crate::shard::{Shard, Target};
@@ -32,6 +32,19 @@ impl<'a, W: World> FlashView<'a, W> {
     /// The same, giving birth to `fid`.
     pub fn giving(self, fid: Option<Fid>) -> FlashView<'a, W> {
         FlashView { given: fid, ..self }
+    }
+
+    /// The attributes of `fid` alone; `None`: there is no such inode. They come
+    /// first in its record.
+    pub fn attr(&self, fid: Fid) -> Result<Option<Attr>, Need> {
+        let key = key::inode(fid);
+        let Some(bytes) = self.record(&key)? else {
+            return Ok(None);
+        };
+        match Attr::decode(&mut Reader::new(&bytes)) {
+            Ok(attr) => Ok(Some(attr)),
+            Err(_) => Err(Need::Damaged(key)),
+        }
     }
 
     fn record(&self, key: &[u8]) -> Result<Option<Rc<[u8]>>, Need> {
