@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -148,6 +148,100 @@ fn each_call_costs_so_many_round_trips() {
         site.umount(&mount);
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Reads past the kernel's own pages: what the mount or the box has.
+fn read_direct(path: &Path) -> Vec<u8> {
+    let direct = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+    let mut file = OpenOptions::new();
+    let file = file.read(true).custom_flags(direct).open(path).unwrap();
+    let mut buf = vec![0; 4096];
+    let len = file.read_at(&mut buf, 0).unwrap();
+    buf.truncate(len);
+    buf
+}
+
+/// Where files are read, a look-up brings the bytes: one round trip for all.
+/// They are as true as the lock that they came under.
+#[test]
+fn small_files_come_with_the_answer_that_shows_them() {
+    let Some(mut site) = site("") else { return };
+    let first = site.mount("first");
+    fs::create_dir(first.join("d")).unwrap();
+    for n in 0..40 {
+        fs::write(first.join(format!("d/f{n:02}")), [n; 4096]).unwrap();
+    }
+    fs::write(first.join("d/large"), vec![7; 100_000]).unwrap();
+    let mount = site.mount("reader");
+    let file = |n: u8| mount.join(format!("d/f{n:02}"));
+    rustix::fs::lstat(mount.join("d")).unwrap();
+    assert_eq!(
+        trips(&mount, || read(&file(20))),
+        2,
+        "nobody reads here yet"
+    );
+    assert_eq!(trips(&mount, || read(&file(5))), 1);
+    assert_eq!(
+        trips(&mount, || assert_eq!(read_direct(&file(5)), [5; 4096])),
+        0
+    );
+    let large = mount.join("d/large");
+    assert_eq!(
+        trips(&mount, || read(&large)),
+        2,
+        "its bytes do not come with it"
+    );
+    // Changes of others, and of its own.
+    let other = first.join("d/f05");
+    fs::write(&other, [50; 4096]).unwrap();
+    assert_eq!(read_direct(&file(5)), [50; 4096]);
+    fs::write(file(5), [51; 100]).unwrap();
+    assert_eq!(read_direct(&file(5)), [51; 100]);
+    assert_eq!(read_direct(&other), [51; 100]);
+    append(&other).write_all(&[52; 100]).unwrap();
+    assert_eq!(read_direct(&file(5)).len(), 200);
+    fs::remove_file(&other).unwrap();
+    assert!(File::open(file(5)).is_err());
+}
+
+/// Files that are read in a row are there before they are asked for.
+#[test]
+fn who_reads_in_order_waits_for_no_round_trips() {
+    let Some(mut site) = site("") else { return };
+    let first = site.mount("first");
+    fs::create_dir(first.join("d")).unwrap();
+    for n in 0..80 {
+        fs::write(first.join(format!("d/f{n:02}")), [n; 4096]).unwrap();
+    }
+    let by_name: fn(&Path) -> Vec<PathBuf> = |dir| {
+        let mut all = by_listing(dir);
+        all.sort();
+        all
+    };
+    for (n, order) in [by_name, by_listing].into_iter().enumerate() {
+        let mount = site.mount(&format!("m{n}"));
+        assert_eq!(list(&mount.join("d")), 80);
+        let files = order(&mount.join("d"));
+        let mut bytes: Vec<u8> = Vec::new();
+        let mut spared = 0;
+        for file in &files {
+            let waited = trips(&mount, || bytes.push(fs::read(file).unwrap()[4095]));
+            spared += u64::from(waited == 0);
+        }
+        assert!(spared > 0, "each of the reads waited");
+        assert!(counters(&mount)["fetched"] > 0);
+        let expected = files.iter().map(|file| {
+            let name = file.file_name().unwrap().to_str().unwrap();
+            name[1..].parse::<u8>().unwrap()
+        });
+        assert!(bytes.iter().copied().eq(expected));
+        site.umount(&mount);
+    }
+}
+
+fn by_listing(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
 }
 
 /// Who is alone in a directory waits for nothing there.

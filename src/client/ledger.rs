@@ -51,9 +51,11 @@ pub struct Counters {
     /// Calls that were to go to the box.
     pub calls: u64,
     /// Requests sent to the box, each once: the round trips that callers waited
-    /// for. Closes, for which nobody waits, are apart.
+    /// for. Closes and small files that are fetched before they are read, for
+    /// which nobody waits, are apart.
     pub sent: u64,
     pub closes: u64,
+    pub fetched: u64,
     pub resent: u64,
     pub replayed: u64,
     /// Requests and writes lost by evictions.
@@ -334,9 +336,11 @@ impl Ledger {
             };
             pending.tag.set(tag);
             pending.xid.set(self.take_xid());
-            let is_close = closes(&pending).is_some();
-            self.counters.sent += u64::from(!is_close);
-            self.counters.closes += u64::from(is_close);
+            match &pending.context {
+                _ if closes(&pending).is_some() => self.counters.closes += 1,
+                context if context.bytes => self.counters.fetched += 1,
+                _ => self.counters.sent += 1,
+            }
             self.held_bytes += pending.bytes();
             if pending.is_ahead() {
                 self.ahead_sent += 1;

@@ -222,12 +222,22 @@ impl<W: World> Client<W> {
         let import = &self.0;
         let known = ahead::answer(import, context, &request);
         let known = known.or_else(|| cached::answer(import, context, &request));
-        if let Some(outcome) = known {
-            return Call::ended(context, request, outcome);
+        let read = match &request {
+            Request::Read(op) => Some(op.clone()),
+            _ => None,
+        };
+        let call = match known {
+            Some(outcome) => Call::ended(context, request, outcome),
+            None => {
+                let pending = Pending::new(context, request, payload);
+                ahead::dispatch(import, Rc::clone(&pending));
+                Call(pending)
+            }
+        };
+        if let Some(op) = read {
+            cached::on_read(import, context, &op);
         }
-        let pending = Pending::new(context, request, payload);
-        ahead::dispatch(import, Rc::clone(&pending));
-        Call(pending)
+        call
     }
 
     /// Gives a call up, if it has not been sent yet: it ends with EINTR (C11).

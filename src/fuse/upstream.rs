@@ -150,6 +150,7 @@ impl<W: World> Upstream for Client<W> {
             ("sent", c.sent),
             ("ahead", c.ahead),
             ("closes", c.closes),
+            ("fetched", c.fetched),
             ("answered_here", c.answered_here),
             ("resent", c.resent),
             ("replayed", c.replayed),

@@ -46,6 +46,7 @@ impl Features {
             | Features::NOTICES
             | Features::FILE_LOCKS
             | Features::FID_GRANTS
+            | Features::INLINE_DATA
             | Features::ORDER,
     };
 

@@ -64,6 +64,9 @@ record! {
     pub struct Asked {
         pub wants: Vec<LockWant>,
         pub cancels: Vec<LockCancel>,
+        /// The answer may carry the bytes of the file that it shows, if they
+        /// are no more than this (feature INLINE_DATA).
+        pub data_max: u32,
     }
 }
 
@@ -97,6 +100,6 @@ impl Granted {
 impl Asked {
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.wants.is_empty() && self.cancels.is_empty()
+        self.wants.is_empty() && self.cancels.is_empty() && self.data_max == 0
     }
 }

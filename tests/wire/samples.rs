@@ -612,6 +612,7 @@ fn asked() -> Asked {
             extent: Extent { start: 5, end: 6 },
         }],
         cancels: vec![cancel()],
+        data_max: 7,
     }
 }
 

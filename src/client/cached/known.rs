@@ -9,6 +9,7 @@
 
 use crate::base::{Attr, Bits, Fid, FidMap, Name};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 
 /// Names of one directory that are remembered as absent.
 const ABSENT_MAX: usize = 4096;
@@ -195,6 +196,22 @@ impl Known {
         let node = self.nodes.get_mut(&fid)?;
         node.used = true;
         node.attr.as_ref()
+    }
+
+    /// A name that leads to `fid`, and its directory.
+    #[must_use]
+    pub fn name_of(&self, fid: Fid) -> Option<(Fid, Name)> {
+        self.nodes.get(&fid)?.names.first().cloned()
+    }
+
+    /// What the next `count` names in `dir` after this one lead to, in the order
+    /// of their bytes, of those that are known.
+    #[must_use]
+    pub fn after(&self, dir: Fid, name: &Name, count: usize) -> Vec<Fid> {
+        let from = (Bound::Excluded((dir, name.clone())), Bound::Unbounded);
+        let later = self.names.range(from);
+        let here = later.take_while(|((of, _), _)| *of == dir);
+        here.take(count).map(|(_, fid)| *fid).collect()
     }
 
     #[must_use]

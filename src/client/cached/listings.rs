@@ -13,6 +13,9 @@ const ENTRIES_MAX: usize = 1 << 15;
 const ENTRY_BYTES: usize = 45;
 const ATTR_BYTES: usize = 105;
 
+/// Entries that are looked through for one.
+const NEAR: usize = 32;
+
 #[derive(Debug)]
 struct Entry {
     name: Name,
@@ -29,6 +32,8 @@ struct Dir {
     parent_ino: u64,
     /// It has been listed to its end.
     is_whole: bool,
+    /// The entry that was asked about last.
+    at: usize,
 }
 
 #[derive(Debug, Default)]
@@ -50,6 +55,7 @@ impl Listings {
                 parent: part.parent,
                 parent_ino: part.parent_ino,
                 is_whole: false,
+                at: 0,
             };
             self.dirs.insert(asked.fid, dir);
             self.queue.push_back(asked.fid);
@@ -112,6 +118,27 @@ impl Listings {
             parent: dir.parent,
             parent_ino: dir.parent_ino,
         })
+    }
+
+    /// What is listed in `dir` after `fid`, up to `count`. It is looked for near
+    /// the one that was asked about last, and at the start: whoever follows the
+    /// listing is there.
+    pub fn after(&mut self, dir: Fid, fid: Fid, count: usize) -> Vec<Fid> {
+        let Some(dir) = self.dirs.get_mut(&dir).filter(|dir| dir.is_whole) else {
+            return Vec::new();
+        };
+        let near = |from: usize| {
+            let some = dir.entries.iter().enumerate().skip(from).take(NEAR);
+            some.filter(|(_, entry)| entry.fid == fid)
+                .map(|(at, _)| at)
+                .next()
+        };
+        let Some(at) = near(dir.at).or_else(|| near(0)) else {
+            return Vec::new();
+        };
+        dir.at = at;
+        let later = dir.entries[at + 1..].iter();
+        later.take(count).map(|entry| entry.fid).collect()
     }
 
     /// The directory has changed, or may have.

@@ -13,8 +13,12 @@
 //! Architecture invariant: nothing is remembered or believed here, or above,
 //! but under a lock that has not begun to end and within the lease (L2).
 
+mod contents;
 mod ends;
+mod fetch;
+mod follow;
 mod held;
+mod interest;
 mod known;
 mod lease;
 mod listings;
@@ -24,6 +28,7 @@ mod wants;
 mod xattrs;
 
 pub use ends::{claim, give_up, on_callback, on_evicted, on_restarted, watch};
+pub use fetch::on_read;
 pub use xattrs::is_acl;
 
 use super::ahead::{self, Ahead, Tree};
@@ -32,9 +37,12 @@ use super::{Above, Import, Terms};
 use crate::base::codec::Bytes;
 use crate::base::{Attr, Bits, Errno, Fid, FileKind, LockId, Mono, Name, Xid};
 use crate::wire::op::{Entry, Named};
-use crate::wire::{Asked, Granted, LockCancel, Reply, Request};
+use crate::wire::{Asked, Features, Granted, LockCancel, Reply, Request};
 use crate::world::World;
+use contents::Contents;
+use follow::Follow;
 use held::Held;
+use interest::Interest;
 use known::Known;
 use lease::Lease;
 use listings::Listings;
@@ -63,6 +71,9 @@ pub struct Cached {
     tree: Rc<RefCell<Tree>>,
     xattrs: RefCell<Xattrs>,
     listings: RefCell<Listings>,
+    contents: RefCell<Contents>,
+    interest: RefCell<Interest>,
+    follow: RefCell<Follow>,
     lease: RefCell<Lease>,
     above: RefCell<Option<Rc<dyn Above>>>,
     /// The lease is over, and nobody above believes anything.
@@ -194,6 +205,11 @@ pub fn answer<W: World>(
     if !import.options.locks || !is_allowed || !cached.is_within_lease(import.world.now()) {
         return None;
     }
+    if let Request::Read(op) = request {
+        let (reply, bytes) = recall::read(cached, context, op)?;
+        cached.hits.set(cached.hits.get() + 1);
+        return Some(Ok((reply, Some(bytes))));
+    }
     let outcome = match request {
         Request::Lookup(op) => lookup(cached, op)?,
         Request::Getattr(op) => Ok(entry(op.fid, attr(cached, op.fid)?)),
@@ -261,7 +277,29 @@ pub fn asks<W: World>(
         asks: &|fid| is_agreed && import.ahead.asks(fid, now),
     };
     let wants = wants::of(&mut held, context, request, &alone);
-    Asked { wants, cancels }
+    Asked {
+        wants,
+        cancels,
+        data_max: data_max(import, context, request),
+    }
+}
+
+/// Bytes of the file that the answer may carry (feature INLINE_DATA).
+fn data_max<W: World>(import: &Import<W>, context: &Context, request: &Request) -> u32 {
+    let cached = &import.cached;
+    let is_welcome = match request {
+        Request::Lookup(op) => cached.interest.borrow().has(op.parent),
+        Request::Open(op) => wants::is_reading(op) && !cached.contents.borrow().has(op.fid),
+        Request::Getattr(_) => context.bytes,
+        _ => false,
+    };
+    let agreed = import.agreed.borrow();
+    match agreed.as_ref().filter(|_| is_welcome) {
+        Some(a) if a.features.has(Features::INLINE_DATA) => {
+            a.payload_max.min(contents::FILE_MAX as u32)
+        }
+        _ => 0,
+    }
 }
 
 /// A call is on its way: names that it changes are forgotten. The locks that
@@ -347,7 +385,10 @@ pub fn on_answer<W: World>(
 /// Takes in what an answer shows, as far as locks cover it now.
 fn learn(cached: &Cached, request: &Request, outcome: &Outcome, since: Since) {
     match (request, outcome) {
-        (Request::Lookup(op), Ok((Reply::Entry(entry), _))) => {
+        (Request::Lookup(op), Ok((Reply::Entry(entry), bytes))) => {
+            if bytes.is_some() {
+                cached.interest.borrow_mut().on_bytes(op.parent);
+            }
             learn_attr(cached, entry.fid, &entry.attr, since);
             learn_name(cached, (op.parent, &op.name), entry.fid, since);
         }

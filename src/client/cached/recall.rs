@@ -1,14 +1,14 @@
-//! Listings and extended attributes: answered from what is remembered, learnt
-//! from answers, and forgotten for the client's own changes.
+//! Listings, extended attributes and small files' bytes: answered from what is
+//! remembered, learnt from answers, and forgotten for the client's own changes.
 
 use super::known::Asked as Since;
 use super::xattrs::{LISTED, covers};
 use super::{Cached, attr};
 use crate::base::codec::Bytes;
-use crate::base::{Bits, Errno, Fid};
-use crate::client::call::{CallError, Context, Outcome};
+use crate::base::{Bits, Errno, Fid, Slice};
+use crate::client::call::{CallError, Context, Fill, Outcome};
 use crate::wire::head::flags::KILL_PRIV;
-use crate::wire::op::{Blob, Readdir, XattrName};
+use crate::wire::op::{Blob, Data, Read, Readdir, XattrName};
 use crate::wire::{Reply, Request};
 
 /// What an entry with attributes rests on.
@@ -26,6 +26,23 @@ pub fn answer(
         Request::Readdir(op) => listing(cached, op).map(Ok),
         _ => None,
     }
+}
+
+/// Answers READ. Not one that fills pages which may be stored to: they need
+/// more than was asked for with the bytes (C6).
+pub fn read(cached: &Cached, context: &Context, op: &Read) -> Option<(Reply, Slice)> {
+    if op.offset == 0 {
+        let name = cached.known.borrow().name_of(op.fid);
+        let interest = &mut cached.interest.borrow_mut();
+        name.iter().for_each(|(dir, _)| interest.on_read(*dir));
+    }
+    if context.fill == Fill::Write || !holds(cached, op.fid, Bits::DATA) {
+        return None;
+    }
+    let contents = &mut cached.contents.borrow_mut();
+    let (bytes, size) = contents.read(op.fid, op.offset, op.len)?;
+    let eof = op.offset.saturating_add(bytes.len() as u64) >= size;
+    Some((Reply::Data(Data { eof, size }), bytes))
 }
 
 fn value(cached: &Cached, op: &XattrName) -> Option<Result<Reply, CallError>> {
@@ -105,6 +122,20 @@ pub fn learn(
         {
             cached.listings.borrow_mut().on_part(op, part);
         }
+        (
+            Request::Lookup(_) | Request::Getattr(_) | Request::Open(_),
+            Ok((Reply::Entry(entry), Some(bytes))),
+        ) if holds(cached, entry.fid, Bits::DATA)
+            && is_fresh(entry.fid)
+            && entry.attr.size == bytes.len() as u64 =>
+        {
+            cached.contents.borrow_mut().on_bytes(entry.fid, bytes);
+        }
+        // It may have been there, and have been cut.
+        (Request::Create(_), Ok((Reply::Entry(entry), _))) => {
+            cached.known.borrow_mut().disturb(entry.fid);
+            cached.contents.borrow_mut().forget(entry.fid);
+        }
         _ => {}
     }
 }
@@ -115,11 +146,15 @@ pub fn forget(cached: &Cached, fid: Fid, bits: Bits) {
     if bits.has(Bits::UPDATE) {
         cached.listings.borrow_mut().forget(fid);
     }
+    if bits.has(Bits::DATA) {
+        cached.contents.borrow_mut().forget(fid);
+    }
 }
 
 pub fn clear(cached: &Cached) {
     cached.xattrs.borrow_mut().clear();
     cached.listings.borrow_mut().clear();
+    cached.contents.borrow_mut().clear();
 }
 
 /// The client's own change begins, or has ended: its own locks are not called
@@ -140,7 +175,25 @@ pub fn on_own(cached: &Cached, context: &Context, request: &Request) {
         cached.known.borrow_mut().disturb(fid);
         cached.xattrs.borrow_mut().forget(fid, Bits::ALL);
     }
+    if let Some(fid) = changes_bytes(request) {
+        cached.known.borrow_mut().disturb(fid);
+        cached.contents.borrow_mut().forget(fid);
+    }
 }
+
+/// The file whose bytes or size a request changes.
+fn changes_bytes(request: &Request) -> Option<Fid> {
+    match request {
+        Request::Write(op) => Some(op.fid),
+        Request::Fallocate(op) => Some(op.fid),
+        Request::CopyRange(op) => Some(op.to),
+        Request::Setattr(op) if op.set.size.is_some() => Some(op.fid),
+        Request::Open(op) if op.flags & TRUNC != 0 => Some(op.fid),
+        _ => None,
+    }
+}
+
+const TRUNC: u32 = libc::O_TRUNC as u32;
 
 /// The file whose extended attributes a request may change: with the mode go
 /// ACLs, and with privileges a capability.

@@ -5,6 +5,7 @@ use crate::base::{Bits, Extent, Fid, FileKind, LockId, Mode};
 use crate::client::call::{Context, Fill};
 use crate::wire::head::flags;
 use crate::wire::locks::Of;
+use crate::wire::op::Open;
 use crate::wire::{LockWant, Request};
 
 /// What the attributes and names in an answer rest on.
@@ -74,14 +75,16 @@ pub fn of(
                 wants.push(whole(held.ask(1), Of::Object, bits));
             }
         }
-        Request::Getattr(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
+        Request::Getattr(op) => {
+            let bits = if context.bytes { USED } else { SHOWN };
+            missing(held, &mut wants, Of::Object, op.fid, bits);
+        }
         Request::XattrGet(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
         Request::XattrList(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
         Request::Setattr(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
         Request::Link(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
         Request::Open(op) => {
-            let is_reading = op.flags & ACCMODE == libc::O_RDONLY as u32 && op.flags & TRUNC == 0;
-            let bits = match is_reading {
+            let bits = match is_reading(op) {
                 true => USED,
                 false => SHOWN.with(Bits::OPEN),
             };
@@ -118,6 +121,12 @@ pub fn of(
         _ => {}
     }
     wants
+}
+
+/// Is the file opened for reading only?
+#[must_use]
+pub fn is_reading(op: &Open) -> bool {
+    op.flags & ACCMODE == libc::O_RDONLY as u32 && op.flags & TRUNC == 0
 }
 
 /// The directory of a name that is made or removed, to oneself.

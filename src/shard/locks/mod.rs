@@ -122,6 +122,13 @@ impl Locks {
         self.table.borrow().is_held(fid, Bits::OPEN)
     }
 
+    /// Is all of a file's data the holder's to read and keep?
+    #[must_use]
+    pub fn covers_bytes(&self, holder: Holder, fid: Fid) -> bool {
+        let table = self.table.borrow();
+        table.covers(holder, fid, Mode::Pr, Bits::DATA, Extent::ALL)
+    }
+
     /// Does anybody but `holder` have, or wait for, anything of this file?
     #[must_use]
     pub fn is_shared(&self, holder: Holder, fid: Fid) -> bool {

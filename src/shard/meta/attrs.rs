@@ -1,7 +1,7 @@
 //! Handlers of attributes and of the file system's numbers.
 
-use super::call::{Call, answered, entry, entry_of};
-use super::{import, shown};
+use super::call::{Call, answered, answered_with, entry, entry_of};
+use super::{import, inline, shown};
 use crate::base::{Bits, Errno, Mono};
 use crate::namespace::setattr::{self as set, Held};
 use crate::origin::{OriginOp, OriginReply, Statfs};
@@ -23,8 +23,9 @@ pub async fn getattr<W: World>(call: &Call<'_, W>, op: &op::OfFile) -> Result<Ou
             Ok(inode)
         })
         .await?;
+    let bytes = inline::bytes(call, op.fid, &inode).await;
     shown::settle(call.shard, call.incoming, op.fid).await?;
-    Ok(answered(entry(op.fid, &inode, false)))
+    Ok(answered_with(entry(op.fid, &inode, false), bytes))
 }
 
 pub async fn setattr<W: World>(call: &Call<'_, W>, op: &op::Setattr) -> Result<Outgoing, Errno> {

@@ -3,7 +3,7 @@
 use super::decide::{applied, decide_over, stage};
 use super::{FlashView, fids};
 use crate::base::codec::Bytes;
-use crate::base::{Bits, Errno, Fid, LockId, Lsn, Name, Time, Transno};
+use crate::base::{Bits, Errno, Fid, LockId, Lsn, Name, Slice, Time, Transno};
 use crate::namespace::draft::Change;
 use crate::namespace::{Bounds, Caller, Ctx, Inode, Need, Stop, View};
 use crate::origin::is_reserved;
@@ -256,8 +256,14 @@ impl<'a, W: World> Call<'a, W> {
 /// An answer that changed nothing.
 #[must_use]
 pub fn answered(reply: Reply) -> Outgoing {
+    answered_with(reply, Vec::new())
+}
+
+/// One with bytes.
+#[must_use]
+pub fn answered_with(reply: Reply, bytes: Vec<Slice>) -> Outgoing {
     Outgoing {
-        result: Ok((reply, Vec::new())),
+        result: Ok((reply, bytes)),
         transno: Transno(0),
         lsn: Lsn(0),
     }

@@ -21,6 +21,7 @@ mod call;
 mod decide;
 mod fids;
 mod import;
+mod inline;
 mod listing;
 mod names;
 mod opens;

@@ -1,7 +1,7 @@
 //! Handlers of operations on names.
 
-use super::call::{Call, answered, done, entry, entry_of};
-use super::{FlashView, fids, opens, shown};
+use super::call::{Call, answered, answered_with, done, entry, entry_of};
+use super::{FlashView, fids, inline, opens, shown};
 use crate::base::codec::Bytes;
 use crate::base::{Bits, Errno, FileKind};
 use crate::namespace::create::{self, Created, New};
@@ -32,9 +32,10 @@ pub async fn lookup<W: World>(call: &Call<'_, W>, op: &op::Named) -> Result<Outg
             Ok((fid, inode))
         })
         .await?;
+    let bytes = inline::bytes(call, fid, &inode).await;
     shown::settle(call.shard, call.incoming, parent).await?;
     shown::settle(call.shard, call.incoming, fid).await?;
-    Ok(answered(entry(fid, &inode, false)))
+    Ok(answered_with(entry(fid, &inode, false), bytes))
 }
 
 pub async fn create<W: World>(call: &Call<'_, W>, op: &op::Create) -> Result<Outgoing, Errno> {

@@ -8,7 +8,7 @@
 
 use super::call::{Call, answered, done, entry, entry_of};
 use super::decide::own;
-use super::{fids, shown};
+use super::{fids, inline, shown};
 use crate::base::{Bits, Codec, Errno, Fid, FileKind, OpenId, SetAttr, TargetId};
 use crate::flash::Peek;
 use crate::namespace::key::{self, table};
@@ -46,12 +46,13 @@ pub(super) async fn open_file<W: World>(
     open: OpenId,
     flags: u32,
 ) -> Result<Outgoing, Errno> {
-    let out = call
+    let (mut out, seen) = call
         .decide(|view| {
             let inode = call.inode(view, fid)?;
             call.touch([Touch::see(fid, Bits::ATTRS)])?;
             may_open(call, view, fid, &inode, flags)?;
             let truncates = flags & TRUNC != 0 && inode.attr.kind == FileKind::Regular;
+            let mut seen = None;
             let out = if truncates {
                 let set = SetAttr {
                     size: Some(0),
@@ -61,13 +62,16 @@ pub(super) async fn open_file<W: World>(
                 let change = setattr(view, call.ctx(), fid, &set, held)?;
                 call.seal(change, |change| entry_of(change, fid, false))?
             } else {
-                answered(entry(fid, &inode, false))
+                answered(entry(fid, seen.insert(inode), false))
             };
             note(call.shard, call.export, open, (fid, flags));
             call.grant(Of::Object, fid);
-            Ok(out)
+            Ok((out, seen))
         })
         .await?;
+    if let (Some(inode), Ok((_, bytes))) = (seen, &mut out.result) {
+        *bytes = inline::bytes(call, fid, &inode).await;
+    }
     shown::settle(call.shard, call.incoming, fid).await?;
     Ok(out)
 }

@@ -258,7 +258,7 @@ impl<W: World, H: Handler<W>> Connection<W, H> {
     }
 
     fn start(&self, incoming: Incoming) {
-        let reserved = reply_bytes(&incoming.request);
+        let reserved = reply_bytes(&incoming);
         self.link.reserve(reserved);
         let flags = match self.export.has(Features::ORDER) {
             true => incoming.head.flags,
@@ -416,12 +416,12 @@ impl<W: World, H: Handler<W>> Connection<W, H> {
 }
 
 /// Bytes that the reply to a request may have.
-fn reply_bytes(request: &Request) -> usize {
-    let payload = match request {
+fn reply_bytes(incoming: &Incoming) -> usize {
+    let payload = match &incoming.request {
         Request::Read(read) => read.len as usize,
         Request::Readdir(readdir) => readdir.bytes as usize,
         Request::XattrGet(_) | Request::XattrList(_) => crate::base::limits::XATTR_VALUE_MAX,
-        _ => 0,
+        _ => incoming.asked.data_max as usize,
     };
     256 + payload.min(PAYLOAD_MAX)
 }
