@@ -2,15 +2,18 @@
 //! thin client's and on the bare disk, in turn within each round, so that a
 //! machine's mood hits all three. Prints medians and ratios.
 
-use crate::peer::Peer;
+mod bed;
+mod peer;
+mod rows;
+mod trees;
+
 use crate::shell::{self, output};
+use bed::{Scratch, Site};
 use clap::Args;
+use peer::Peer;
 use serde::Serialize;
-use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::fs;
+use std::path::PathBuf;
 
 #[derive(Args)]
 pub struct Options {
@@ -23,6 +26,9 @@ pub struct Options {
     /// MiB in the streaming rows
     #[arg(long, default_value_t = 512)]
     mib: usize,
+    /// Files in the rows of a whole tree
+    #[arg(long, default_value_t = 10_000)]
+    tree: usize,
     /// Seconds of each random row
     #[arg(long, default_value_t = 3)]
     seconds: usize,
@@ -35,6 +41,29 @@ pub struct Options {
     /// For programs
     #[arg(long)]
     json: bool,
+}
+
+/// Two clients of one file system; the disk has only itself.
+struct Place {
+    first: PathBuf,
+    second: PathBuf,
+    /// What the rows of a whole tree unpack.
+    archive: PathBuf,
+}
+
+/// What is done in one row; it returns a rate.
+struct Work {
+    name: &'static str,
+    unit: &'static str,
+    run: Run,
+}
+
+type Run = fn(&Place, &Options) -> Result<f64, String>;
+
+impl Work {
+    const fn new(name: &'static str, unit: &'static str, run: Run) -> Work {
+        Work { name, unit, run }
+    }
 }
 
 /// One row: what was done, in which unit, and each mount's rates.
@@ -53,7 +82,8 @@ pub fn run(options: &Options) -> Result<(), String> {
         &["build", "--release", "--quiet", "--bin", "forebay"],
     )?;
     let dir = Scratch::new()?;
-    let site = Box_::start(&dir.0)?;
+    trees::pack(&dir.0, options)?;
+    let site = Site::start(&dir.0)?;
     let peer = if options.no_peer {
         None
     } else {
@@ -61,21 +91,25 @@ pub fn run(options: &Options) -> Result<(), String> {
     };
     let disk = dir.0.join("disk");
     fs::create_dir(&disk).map_err(|e| e.to_string())?;
+    let place = |mounts: &[PathBuf; 2]| Place {
+        first: mounts[0].clone(),
+        second: mounts[1].clone(),
+        archive: trees::archive(&dir.0),
+    };
+    let places = [
+        Some(place(&site.mounts)),
+        peer.as_ref().map(|peer| place(&peer.mounts)),
+        Some(place(&[disk.clone(), disk])),
+    ];
     let mut rows = Vec::new();
-    for (name, unit, work) in WORK
-        .iter()
-        .filter(|(name, ..)| options.only.split(',').any(|part| name.contains(part)))
-    {
+    let is_wanted = |work: &&Work| options.only.split(',').any(|part| work.name.contains(part));
+    let work = rows::WORK.iter().chain(&trees::WORK);
+    for Work { name, unit, run } in work.filter(is_wanted) {
         let mut rates: [Vec<f64>; 3] = Default::default();
         for _ in 0..options.rounds {
-            let places = [
-                Some(site.mount.as_path()),
-                peer.as_ref().map(|p| p.mount.as_path()),
-                Some(&disk),
-            ];
-            for (rates, place) in rates.iter_mut().zip(places) {
+            for (rates, place) in rates.iter_mut().zip(&places) {
                 if let Some(place) = place {
-                    rates.push(work(place, options).map_err(|e| format!("{name}: {e}"))?);
+                    rates.push(run(place, options).map_err(|e| format!("{name}: {e}"))?);
                 }
             }
         }
@@ -126,272 +160,20 @@ fn median(mut rates: Vec<f64>) -> Option<f64> {
     rates.get(rates.len() / 2).copied()
 }
 
-type Work = fn(&Path, &Options) -> Result<f64, String>;
-
-/// The rows, in an order in which each finds what the earlier ones left.
-const WORK: [(&str, &str, Work); 16] = [
-    ("write 1 MiB blocks, fsync at end", "MiB/s", |at, o| {
-        stream(at, o, "write")
-    }),
-    ("read 1 MiB blocks, page cache cold", "MiB/s", |at, o| {
-        stream(at, o, "read")
-    }),
-    ("read 1 MiB blocks again, warm", "MiB/s", reread),
-    ("random read 4 KiB direct, depth 1", "op/s", |at, o| {
-        random(at, o, "randread", 1)
-    }),
-    ("random read 4 KiB direct, depth 16", "op/s", |at, o| {
-        random(at, o, "randread", 16)
-    }),
-    ("random write 4 KiB direct, depth 1", "op/s", |at, o| {
-        random(at, o, "randwrite", 1)
-    }),
-    ("random write 4 KiB direct, depth 16", "op/s", |at, o| {
-        random(at, o, "randwrite", 16)
-    }),
-    ("write 4 KiB + fsync", "op/s", append_fsync),
-    ("create + write 4 KiB", "files/s", create),
-    ("stat, cold", "files/s", |at, o| cold(at, o, stat)),
-    ("stat, warm", "files/s", |at, o| warm(at, o, stat)),
-    ("list with attributes, cold", "files/s", |at, o| {
-        cold(at, o, list)
-    }),
-    ("list with attributes, warm", "files/s", |at, o| {
-        warm(at, o, list)
-    }),
-    ("open + read 4 KiB, cold", "files/s", |at, o| {
-        cold(at, o, open_read)
-    }),
-    ("open + read 4 KiB, warm", "files/s", |at, o| {
-        warm(at, o, open_read)
-    }),
-    ("unlink", "files/s", unlink),
-];
-
-fn stream(at: &Path, o: &Options, rw: &str) -> Result<f64, String> {
-    drop_caches();
-    let size = format!("--size={}M", o.mib);
-    let rw = format!("--rw={rw}");
-    let args = [
-        rw.as_str(),
-        "--bs=1M",
-        &size,
-        "--ioengine=psync",
-        "--end_fsync=1",
-    ];
-    Ok(fio(at, "stream", &args)? / f64::from(1u32 << 20))
-}
-
-/// Reads the whole file once more, out of whatever kept it.
-fn reread(at: &Path, _: &Options) -> Result<f64, String> {
-    let mut buf = vec![0; 1 << 20];
-    let mut pass = || -> std::io::Result<f64> {
-        let mut file = File::open(at.join("stream"))?;
-        let (begun, mut bytes) = (Instant::now(), 0);
-        loop {
-            match file.read(&mut buf)? {
-                0 => break,
-                n => bytes += n,
-            }
-        }
-        Ok(bytes as f64 / begun.elapsed().as_secs_f64())
-    };
-    let rate = pass().and_then(|_| pass()).map_err(|e| e.to_string())?;
-    Ok(rate / f64::from(1u32 << 20))
-}
-
-fn random(at: &Path, o: &Options, rw: &str, depth: u32) -> Result<f64, String> {
-    let (rw, size) = (format!("--rw={rw}"), format!("--size={}M", o.mib));
-    let (depth, time) = (
-        format!("--iodepth={depth}"),
-        format!("--runtime={}", o.seconds),
-    );
-    let args = [
-        rw.as_str(),
-        "--bs=4k",
-        &size,
-        "--direct=1",
-        "--ioengine=io_uring",
-        &depth,
-        &time,
-        "--time_based",
-    ];
-    Ok(fio(at, "stream", &args)? / 4096.0)
-}
-
-/// Bytes a second of one fio job on the file `name`.
-fn fio(at: &Path, name: &str, args: &[&str]) -> Result<f64, String> {
-    let file = format!("--filename={}", at.join(name).display());
-    let fixed = [
-        "--name=compare",
-        file.as_str(),
-        "--output-format=json",
-        "--thread",
-    ];
-    let text = output("fio", &[&fixed[..], args].concat())?;
-    // fio may print notes before the JSON.
-    let json = text.find('{').map_or("", |at| &text[at..]);
-    let report: serde_json::Value = serde_json::from_str(json).map_err(|e| format!("fio: {e}"))?;
-    let job = &report["jobs"][0];
-    let rate = |side: &str| job[side]["bw_bytes"].as_f64().unwrap_or(0.0);
-    Ok(rate("read").max(rate("write")))
-}
-
-fn append_fsync(at: &Path, o: &Options) -> Result<f64, String> {
-    let path = at.join("log");
-    let mut file = File::create(&path).map_err(|e| e.to_string())?;
-    let begun = Instant::now();
-    let mut done = 0u32;
-    while begun.elapsed().as_secs_f64() < o.seconds as f64 {
-        file.write_all(&[7; 4096])
-            .and_then(|()| file.sync_data())
-            .map_err(|e| e.to_string())?;
-        done += 1;
-    }
-    Ok(f64::from(done) / begun.elapsed().as_secs_f64())
-}
-
-fn create(at: &Path, o: &Options) -> Result<f64, String> {
-    let dir = at.join("small");
-    if dir.exists() {
-        fs::remove_dir_all(&dir).map_err(|e| e.to_string())?;
-    }
-    fs::create_dir(&dir).map_err(|e| e.to_string())?;
-    each(o, &dir, |path| {
-        OpenOptions::new()
-            .create_new(true)
-            .write(true)
-            .open(path)?
-            .write_all(&[5; 4096])
-    })
-}
-
 /// Past the kernel's caches.
-fn cold(at: &Path, o: &Options, work: Work) -> Result<f64, String> {
+fn cold(at: &Place, o: &Options, work: Run) -> Result<f64, String> {
     drop_caches();
     work(at, o)
 }
 
 /// What was done once already.
-fn warm(at: &Path, o: &Options, work: Work) -> Result<f64, String> {
+fn warm(at: &Place, o: &Options, work: Run) -> Result<f64, String> {
     work(at, o)?;
     work(at, o)
-}
-
-fn stat(at: &Path, o: &Options) -> Result<f64, String> {
-    each(o, &at.join("small"), |path| fs::metadata(path).map(|_| ()))
-}
-
-/// As `ls -l`: each entry with its attributes.
-fn list(at: &Path, _: &Options) -> Result<f64, String> {
-    let begun = Instant::now();
-    let mut count = 0u32;
-    for entry in fs::read_dir(at.join("small")).map_err(|e| e.to_string())? {
-        let entry = entry.and_then(|e| e.metadata());
-        entry.map_err(|e| e.to_string())?;
-        count += 1;
-    }
-    Ok(f64::from(count) / begun.elapsed().as_secs_f64())
-}
-
-fn open_read(at: &Path, o: &Options) -> Result<f64, String> {
-    let mut buf = [0; 4096];
-    each(o, &at.join("small"), |path| {
-        File::open(path)?.read_exact(&mut buf)
-    })
-}
-
-fn unlink(at: &Path, o: &Options) -> Result<f64, String> {
-    let rate = each(o, &at.join("small"), |path| fs::remove_file(path));
-    // The next round's reading rows want files again.
-    rate.and_then(|rate| create(at, o).map(|_| rate))
-}
-
-/// Files a second over all small files.
-fn each(
-    o: &Options,
-    dir: &Path,
-    mut op: impl FnMut(&Path) -> std::io::Result<()>,
-) -> Result<f64, String> {
-    let paths: Vec<PathBuf> = (0..o.files)
-        .map(|i| dir.join(format!("file.{i:06}")))
-        .collect();
-    let begun = Instant::now();
-    for path in &paths {
-        op(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    }
-    Ok(paths.len() as f64 / begun.elapsed().as_secs_f64())
 }
 
 /// Empties the kernel's caches, so that "cold" rows go past them.
 fn drop_caches() {
     let _ = output("sync", &[]);
     let _ = fs::write("/proc/sys/vm/drop_caches", "3");
-}
-
-/// A directory that goes away.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Result<Scratch, String> {
-        let dir = shell::target().join(format!("compare-{}", std::process::id()));
-        fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-        Ok(Scratch(dir))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A box with its mount.
-struct Box_ {
-    mount: PathBuf,
-    server: Child,
-}
-
-impl Box_ {
-    fn start(dir: &Path) -> Result<Box_, String> {
-        let forebay = shell::target().join("release/forebay");
-        let (mount, origin) = (dir.join("forebay"), dir.join("origin"));
-        for d in [&mount, &origin] {
-            fs::create_dir_all(d).map_err(|e| e.to_string())?;
-        }
-        let (conf, at) = (dir.join("forebay.conf"), dir.display());
-        let text = format!(
-            "listen = 127.0.0.1:0\nadmin.socket = {at}/admin.sock\ncache.path = {at}/cache.fb\n\
-             cache.size = 4G\nmemory = 1G\ntarget.main.origin = posix:{at}/origin\n"
-        );
-        fs::write(&conf, text).map_err(|e| e.to_string())?;
-        let mut server = Command::new(&forebay)
-            .args(["serve", "-c"])
-            .arg(&conf)
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|e| format!("{}: {e}", forebay.display()))?;
-        let out = server.stdout.take().ok_or("no output")?;
-        let ready = BufReader::new(out)
-            .lines()
-            .map_while(Result::ok)
-            .find_map(|line| line.strip_prefix("ready on ").map(str::to_owned));
-        let addr = ready.ok_or("the box did not start")?;
-        let (forebay, mount_at) = (forebay.display().to_string(), mount.display().to_string());
-        output(&forebay, &["mount", &format!("{addr}/main"), &mount_at])?;
-        Ok(Box_ { mount, server })
-    }
-}
-
-impl Drop for Box_ {
-    fn drop(&mut self) {
-        let forebay = shell::target()
-            .join("release/forebay")
-            .display()
-            .to_string();
-        let _ = output(&forebay, &["umount", &self.mount.display().to_string()]);
-        // SIGTERM, by its id: a clean stop.
-        let _ = output("kill", &[&self.server.id().to_string()]);
-        let _ = self.server.wait();
-    }
 }
