@@ -783,6 +783,12 @@ impl Ledger {
         !self.is_changing(handle.0) && self.handles.open_here(open, handle, by)
     }
 
+    /// The same, for a file that the client has to itself: what is under way for
+    /// it is under way in order.
+    pub fn open_alone(&mut self, open: OpenId, handle: (Fid, u32), by: &Rc<Cred>) -> bool {
+        self.handles.open_here(open, handle, by)
+    }
+
     /// Closes what was opened so, and says what became of the file's writes;
     /// `None` if the box knows the handle.
     pub fn close_here(&mut self, open: OpenId) -> Option<Result<(), CallError>> {

@@ -22,7 +22,7 @@ mod interest;
 mod known;
 mod lease;
 mod listings;
-mod opens;
+pub mod opens;
 mod recall;
 mod wants;
 mod xattrs;
