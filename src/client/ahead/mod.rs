@@ -265,7 +265,7 @@ fn attempt<W: World>(import: &Rc<Import<W>>, pending: &Rc<Pending>, changed: &[F
         return false;
     }
     let is_fit = import.cached.is_within_lease(import.world.now());
-    if !is_fit || !import.ledger.borrow().takes_ahead() {
+    if !is_fit || !import.ledger.borrow().takes_ahead(pending.bytes()) {
         return false;
     }
     let at = ahead.clock.borrow_mut().stamp(import.world.wall());
