@@ -120,11 +120,12 @@ impl Listings {
         })
     }
 
-    /// What is listed in `dir` after `fid`, up to `count`. It is looked for near
+    /// What is listed in `dir` after `fid`, up to `count`, as far as the listing
+    /// has come. It is looked for near
     /// the one that was asked about last, and at the start: whoever follows the
     /// listing is there.
     pub fn after(&mut self, dir: Fid, fid: Fid, count: usize) -> Vec<Fid> {
-        let Some(dir) = self.dirs.get_mut(&dir).filter(|dir| dir.is_whole) else {
+        let Some(dir) = self.dirs.get_mut(&dir) else {
             return Vec::new();
         };
         let near = |from: usize| {
