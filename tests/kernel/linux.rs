@@ -342,7 +342,7 @@ pub fn no_attr() -> FuseAttr {
 }
 
 /// Linux 6.16, which has dentry epochs.
-const MINOR_EPOCHS: u32 = 44;
+pub const MINOR_EPOCHS: u32 = 44;
 /// A lease, less what may have gone by since the box was heard last.
 const OUT_OF_DATE: Duration = Duration::from_secs(6);
 /// After a stop everything is taken back within this.

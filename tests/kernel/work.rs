@@ -6,7 +6,9 @@ use crate::linux::Linux;
 use crate::names::Created;
 use crate::run::{Object, Run, is_trouble};
 use forebay::base::{Errno, Name};
+use forebay::client::Client;
 use forebay::fuse::abi::output::FuseAttr;
+use forebay::sim::SimWorld;
 use forebay::sim::history::{Deed, Record};
 use forebay::world::World;
 use std::cell::{Cell, RefCell};
@@ -47,7 +49,7 @@ impl Place {
     pub const FILES: u8 = 3;
     pub const BYTES: u64 = 3 * PAGE;
     /// Names in the directory.
-    const NAMES: u8 = 3;
+    pub const NAMES: u8 = 3;
     /// The file whose size changes, never below its first page.
     pub const SIZED: u8 = 2;
 
@@ -67,6 +69,7 @@ pub struct Worker {
     pub machine: usize,
     pub role: Role,
     pub linux: Linux,
+    client: Client<SimWorld>,
     pub run: Rc<Run>,
     place: Place,
     rng: RefCell<fastrand::Rng>,
@@ -92,7 +95,7 @@ impl Worker {
     pub fn new(
         machine: usize,
         role: Role,
-        linux: &Linux,
+        (linux, client): &(Linux, Client<SimWorld>),
         run: &Rc<Run>,
         place: &Place,
         rng: fastrand::Rng,
@@ -101,6 +104,7 @@ impl Worker {
             machine,
             role,
             linux: linux.clone(),
+            client: client.clone(),
             run: Rc::clone(run),
             place: place.clone(),
             rng: RefCell::new(rng),
@@ -119,6 +123,7 @@ impl Worker {
             }
         }
         self.put_away().await;
+        self.note_lost();
         self.run.working.set(self.run.working.get() - 1);
     }
 
@@ -161,6 +166,7 @@ impl Worker {
         doing: impl Future<Output = Result<T, Errno>>,
         as_seen: impl FnOnce(Result<T, Errno>) -> Seen,
     ) -> Done {
+        self.note_lost();
         let what = format!("{object:?} by {:?} of {}", self.role, self.linux.mount);
         let called = self.run.begin(self.linux.now(), what.clone());
         let seen = doing.await;
@@ -188,6 +194,12 @@ impl Worker {
         Ok(())
     }
 
+    /// What the machine's client has lost by an eviction is told.
+    fn note_lost(&self) {
+        let mut losses = self.run.losses.borrow_mut();
+        losses.note(&self.run, self.machine, &self.client);
+    }
+
     async fn dir(&self) -> Result<Rc<Inode>, Errno> {
         let found = self.linux.walk(&self.place.root, &name(Place::DIR)).await?;
         found.ok_or(Errno::ENOENT)
@@ -199,18 +211,25 @@ impl Worker {
         found.ok_or(Errno::ENOENT)
     }
 
+    pub fn shared_name(n: u8) -> String {
+        format!("n{n}")
+    }
+
     fn one_name(&self) -> (Object, Name) {
         let n = self.below(u64::from(Place::NAMES)) as u8;
-        (Object::Name(n), name(&format!("n{n}")))
+        (Object::Name(n), name(&Worker::shared_name(n)))
     }
 
     async fn look_up(&self) -> Done {
         let (object, name) = self.one_name();
-        let found = async { self.linux.walk(&self.dir().await?, &name).await };
-        self.note(object, None, found, |seen| {
-            Ok(Some(Deed::Read(seen?.map_or(0, |i| i.ino))))
-        })
-        .await
+        let found = async {
+            let dir = self.dir().await?;
+            let found = self.linux.walk(&dir, &name).await?;
+            let is_late = self.linux.is_dropped_late(&dir, &name);
+            Ok((!is_late).then(|| found.map_or(0, |inode| inode.ino)))
+        };
+        self.note(object, None, found, |seen| Ok(seen?.map(Deed::Read)))
+            .await
     }
 
     /// A listing is no single instant, and so not noted; what it brings to the
