@@ -210,6 +210,48 @@ fn what_an_eviction_costs_is_told_l10() {
     }
 }
 
+/// A rename between two names of one file does nothing, also where the client
+/// knows one of them only.
+#[test]
+fn a_rename_that_does_nothing_takes_no_name_away() {
+    let cluster = Cluster::new(3);
+    cluster.run(async {
+        cluster.start();
+        let a = cluster.client("a").await.unwrap().client;
+        let (dir, other) = (
+            own(&a).await,
+            make(&a, a.root(), "other", FileKind::Directory).await,
+        );
+        let file = make(&a, dir, "x", FileKind::Regular).await;
+        let request = Request::Link(op::Link {
+            fid: file,
+            parent: other,
+            name: name("y"),
+        });
+        ask(&a, request).await.expect("linked");
+        // Linking it has exposed the directory: it is to be its own again.
+        cluster.sim.sleep(Duration::from_secs(3)).await;
+        let before = a.counters().ahead;
+        for n in 0.. {
+            make(&a, dir, &format!("again{n}"), FileKind::Regular).await;
+            if a.counters().ahead > before {
+                break;
+            }
+        }
+        let request = Request::Rename(op::Rename {
+            from: dir,
+            from_name: name("x"),
+            to: other,
+            to_name: name("y"),
+            flags: 0,
+        });
+        ask(&a, request).await.expect("nothing to do");
+        let at = a.at_root(Context::of(0, 0)).walk("own").await;
+        let found = at.expect("there").lookup("x").await;
+        assert_eq!(found.map(|entry| entry.fid), Ok(file));
+    });
+}
+
 /// Both, at once.
 async fn futures_join<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> (A, B) {
     let mut a = std::pin::pin!(a);
