@@ -33,6 +33,8 @@ mod names;
 mod pages;
 #[path = "kernel/run.rs"]
 mod run;
+#[path = "kernel/scenes.rs"]
+mod scenes;
 #[path = "kernel/work.rs"]
 mod work;
 
