@@ -3,6 +3,7 @@
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use forebay::base::{Generation, Lsn, ShardId, Slice};
+use forebay::flash::Need;
 use forebay::flash::{Flash, Tx};
 use forebay::sim::{Sim, SimWorld};
 use forebay::store::Record;
@@ -104,7 +105,7 @@ fn journal(c: &mut Criterion) {
     group.bench_function("write 4 KiB over itself, commit", |b| {
         let mut old: Vec<forebay::flash::Appended> = Vec::new();
         b.iter(|| {
-            let data = flash.append(&bytes, true).expect("there is room");
+            let data = flash.append(&bytes, Need::Dirty).expect("there is room");
             let mut tx = Tx {
                 data: data.clone(),
                 ..Tx::default()

@@ -198,7 +198,7 @@ pub(super) struct Pending {
     /// Its place in the shard's order, once known.
     pub transno: Cell<Transno>,
     pub outcome: RefCell<Option<Outcome>>,
-    /// What it ends with when it is sent.
+    /// What it ends with when there is room for it among what is answered ahead.
     pub later: RefCell<Option<Outcome>>,
     pub done: Signal,
 }
@@ -230,7 +230,7 @@ impl Pending {
         self.done.notify();
     }
 
-    /// Its caller has its answer, or gets it as soon as it is sent.
+    /// Its caller has its answer, or gets it as soon as there is room for that.
     pub fn is_ahead(&self) -> bool {
         matches!(self.order.get(), Order::Ahead(_))
     }

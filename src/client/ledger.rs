@@ -12,6 +12,7 @@ use super::cached::is_acl;
 use super::call::{Call, CallError, Context, Cred, Order, Outcome, Pending};
 use super::creds::Creds;
 use super::handles::Handles;
+use super::window::Window;
 use crate::base::{Fid, Mono, OpenId, SetAttr, Slice, Tag, Transno, Xid};
 use crate::code;
 use crate::wire::head::flags;
@@ -119,11 +120,6 @@ pub struct Loss {
 /// State changes that are kept.
 const HISTORY: usize = 16;
 
-/// Changes answered ahead that may wait to be sent, and their bytes, before the
-/// next is answered only when it is.
-const AHEAD_MAX: usize = 512;
-const AHEAD_BYTES_MAX: usize = 8 << 20;
-
 /// Opens declared in one frame.
 const REOPEN_MAX: usize = 4096;
 
@@ -144,9 +140,9 @@ pub struct Ledger {
     /// Payload bytes of unanswered and retained requests.
     held_bytes: usize,
     held_bytes_max: usize,
-    /// Answered ahead of the box, not sent, and their payload bytes.
+    /// Answered ahead of the box, not sent.
     ahead: VecDeque<Rc<Pending>>,
-    ahead_bytes: usize,
+    window: Window,
     /// Those that were sent and are not answered.
     ahead_sent: usize,
     /// Counts what was queued.
@@ -192,7 +188,7 @@ impl Ledger {
             held_bytes: 0,
             held_bytes_max: options.retain_bytes_max,
             ahead: VecDeque::new(),
-            ahead_bytes: 0,
+            window: Window::default(),
             ahead_sent: 0,
             queued: 0,
             creds: Creds::default(),
@@ -260,20 +256,16 @@ impl Ledger {
     }
 
     /// Takes in a change that is answered ahead of the box, at this moment or,
-    /// if too much waits to be sent, when its turn comes.
+    /// if too much is under way, as soon as some of it is answered.
     pub fn queue_ahead(&mut self, pending: &Rc<Pending>, outcome: Outcome) {
         self.counters.calls += 1;
         if let Ok((reply, _)) = &outcome {
             self.track_opens(&pending.request.borrow(), reply);
         }
         self.number(pending);
-        self.ahead_bytes += pending.bytes();
+        *pending.later.borrow_mut() = Some(outcome);
         self.ahead.push_back(Rc::clone(pending));
-        let is_full = self.ahead.len() > AHEAD_MAX || self.ahead_bytes > AHEAD_BYTES_MAX;
-        match is_full {
-            true => *pending.later.borrow_mut() = Some(outcome),
-            false => pending.finish(outcome),
-        }
+        self.window.enter(pending);
     }
 
     fn number(&mut self, pending: &Pending) {
@@ -281,9 +273,11 @@ impl Ledger {
         pending.queued.set(self.queued);
     }
 
-    /// May something be answered ahead of the box now?
-    pub fn takes_ahead(&self) -> bool {
-        !matches!(self.state, State::Closed | State::Evicted) && !self.overdue
+    /// May so many bytes be answered ahead of the box now?
+    pub fn takes_ahead(&self, bytes: usize) -> bool {
+        self.window.takes(bytes)
+            && !matches!(self.state, State::Closed | State::Evicted)
+            && !self.overdue
     }
 
     /// Why a call fails without being sent.
@@ -340,10 +334,6 @@ impl Ledger {
             self.held_bytes += pending.bytes();
             if pending.is_ahead() {
                 self.ahead_sent += 1;
-                self.ahead_bytes = self.ahead_bytes.saturating_sub(pending.bytes());
-                if let Some(outcome) = pending.later.take() {
-                    pending.finish(outcome);
-                }
             }
             self.send(&pending, 0, &mut frames);
             self.unanswered.insert(pending.xid.get(), pending);
@@ -480,6 +470,10 @@ impl Ledger {
             umask: context.umask,
             trace: context.trace,
             at,
+            grant: match extra & flags::REPLAY {
+                0 => self.window.claimed(),
+                _ => 0,
+            },
             ..RequestHead::default()
         }
     }
@@ -513,6 +507,7 @@ impl Ledger {
         data: Option<Slice>,
     ) -> Option<(Rc<Pending>, Outcome)> {
         self.on_committed(head.last_committed);
+        self.window.on_grant(head.grant_bytes);
         let outcome = match (head.failure(), reply) {
             (Some(errno), _) => Err(CallError::Failed(errno)),
             (None, Some(reply)) => Ok((reply, data)),
@@ -532,7 +527,10 @@ impl Ledger {
         } else if let Some(pending) = self.unanswered.remove(&xid) {
             self.tags.push(pending.tag.get());
             self.creds.release(&pending.context.cred);
-            self.ahead_sent -= usize::from(pending.is_ahead());
+            if pending.is_ahead() {
+                self.ahead_sent -= 1;
+                self.window.leave(&pending);
+            }
             pending.transno.set(head.transno);
             self.on_answered(&pending, &outcome);
             return Some((pending, outcome));
@@ -762,7 +760,8 @@ impl Ledger {
                 pending.finish(Err(CallError::Evicted));
             }
         }
-        (self.ahead_bytes, self.ahead_sent) = (0, 0);
+        self.window.clear();
+        self.ahead_sent = 0;
         self.lose_pages();
         self.held_bytes = 0;
         self.handles.clear();
@@ -777,6 +776,12 @@ impl Ledger {
     /// must be asked after all.
     pub fn open_here(&mut self, open: OpenId, handle: (Fid, u32), by: &Rc<Cred>) -> bool {
         !self.is_changing(handle.0) && self.handles.open_here(open, handle, by)
+    }
+
+    /// The same, for a file that the client has to itself: what is under way for
+    /// it is under way in order.
+    pub fn open_alone(&mut self, open: OpenId, handle: (Fid, u32), by: &Rc<Cred>) -> bool {
+        self.handles.open_here(open, handle, by)
     }
 
     /// Closes what was opened so, and says what became of the file's writes;

@@ -27,6 +27,8 @@ mod link;
 
 pub use above::{Above, Ending, Terms};
 pub use api::{Directory, File};
+mod window;
+
 use call::Pending;
 pub use call::{Call, CallError, Context, Cred, Fill, Outcome};
 pub use filelocks::LockCall;

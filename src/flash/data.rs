@@ -85,17 +85,17 @@ impl Data {
 }
 
 impl<W: World> State<W> {
-    pub fn append(self: &Rc<Self>, bytes: &Slice, dirty: bool) -> Result<Vec<Appended>, Errno> {
+    pub fn append(self: &Rc<Self>, bytes: &Slice, need: Need) -> Result<Vec<Appended>, Errno> {
         if self.fenced.get() || self.closing.get() {
             return Err(Errno::EIO);
         }
-        if dirty && bytes.len() < RIDE_MAX {
-            return self.append_riding(bytes);
+        if need != Need::Clean && bytes.len() < RIDE_MAX {
+            return self.append_riding(bytes, need);
         }
         let mut pieces: Vec<Appended> = Vec::new();
         let mut from = 0;
         while from < bytes.len() {
-            match self.append_piece(bytes, from, dirty) {
+            match self.append_piece(bytes, from, need) {
                 Ok(piece) => {
                     from += piece.len as usize;
                     pieces.push(piece);
@@ -112,12 +112,12 @@ impl<W: World> State<W> {
         Ok(pieces)
     }
 
-    fn append_riding(self: &Rc<Self>, bytes: &Slice) -> Result<Vec<Appended>, Errno> {
+    fn append_riding(self: &Rc<Self>, bytes: &Slice, need: Need) -> Result<Vec<Appended>, Errno> {
         if bytes.is_empty() {
             return Ok(Vec::new());
         }
         let parts = self.padded(bytes);
-        let at = self.ride(parts, bytes.len().next_multiple_of(BLOCK))?;
+        let at = self.ride(parts, bytes.len().next_multiple_of(BLOCK), need)?;
         let piece = piece_of(bytes, at);
         let now = self.world.now();
         self.space.borrow_mut().on_appended(at, piece.len, now);
@@ -130,9 +130,10 @@ impl<W: World> State<W> {
         self: &Rc<Self>,
         bytes: &Slice,
         from: usize,
-        dirty: bool,
+        need: Need,
     ) -> Result<Appended, Errno> {
-        let tail = self.tail_with_room(dirty)?;
+        let dirty = need != Need::Clean;
+        let tail = self.tail_with_room(need)?;
         let room = (self.segment_bytes() - tail.filled) as usize;
         let part = bytes.part(from..from + room.min(bytes.len() - from));
         let at = Location {
@@ -183,13 +184,13 @@ impl<W: World> State<W> {
     }
 
     /// The open segment, or a new one where there is none or no room in it.
-    fn tail_with_room(self: &Rc<Self>, dirty: bool) -> Result<Tail, Errno> {
+    fn tail_with_room(self: &Rc<Self>, need: Need) -> Result<Tail, Errno> {
+        let dirty = need != Need::Clean;
         let now = *self.data.borrow_mut().tail(dirty);
         if let Some(tail) = now {
             return Ok(tail);
         }
         self.reap();
-        let need = if dirty { Need::Dirty } else { Need::Clean };
         let segment = self.space.borrow_mut().allocate(need, Role::Open);
         let tail = Tail {
             segment: segment.ok_or(Errno::ENOSPC)?,

@@ -211,8 +211,13 @@ impl<W: World> State<W> {
     }
 
     /// Puts small data into the open group; where it will stand.
-    pub fn ride(self: &Rc<Self>, block_parts: Vec<Slice>, bytes: usize) -> Result<Location, Errno> {
-        self.room_for(0, bytes, Need::Dirty)?;
+    pub fn ride(
+        self: &Rc<Self>,
+        block_parts: Vec<Slice>,
+        bytes: usize,
+        need: Need,
+    ) -> Result<Location, Errno> {
+        self.room_for(0, bytes, need)?;
         let mut log = self.log.borrow_mut();
         let segment = log.segment;
         let group = &mut log.open;

@@ -37,6 +37,7 @@ mod tests;
 mod tx;
 
 pub use crate::store::Appended;
+pub use crate::store::space::Need;
 pub use open::{Opened, Options};
 pub use state::Flash;
 pub use tx::{Tx, Undo};

@@ -9,7 +9,7 @@ use super::{Options, Peek, Tx, Usage};
 use crate::base::{Errno, Generation, Lsn, ShardId, Slice, Transno};
 use crate::store::manifest::Manifest;
 use crate::store::root::{JournalPlace, Root};
-use crate::store::space::Space;
+use crate::store::space::{Need, Space};
 use crate::store::table::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::store::{Appended, Record, Volume};
 use crate::world::sync::Signal;
@@ -172,9 +172,30 @@ impl<W: World> Flash<W> {
     ///
     /// # Errors
     /// ENOSPC: reclaim must free segments first; clean bytes are refused before
-    /// dirty ones. EIO when fenced.
-    pub fn append(&self, bytes: &Slice, dirty: bool) -> Result<Vec<Appended>, Errno> {
-        self.0.append(bytes, dirty)
+    /// dirty ones, and those before promised ones. EIO when fenced.
+    pub fn append(&self, bytes: &Slice, need: Need) -> Result<Vec<Appended>, Errno> {
+        self.0.append(bytes, need)
+    }
+
+    /// Keeps room for so many bytes that are appended as [`Need::Promised`].
+    pub fn promise(&self, bytes: u64) {
+        let segments = bytes.div_ceil(u64::from(self.0.segment_bytes()));
+        // A part of each of two segments may be another's: one where promised
+        // bytes go on, one of the journal, where small ones go.
+        let extra = if bytes > 0 { 2 } else { 0 };
+        let segments = usize::try_from(segments).unwrap_or(usize::MAX / 2) + extra;
+        self.0.space.borrow_mut().promise(segments);
+    }
+
+    /// Bytes of flash that data may still take, and all that there are.
+    #[must_use]
+    pub fn room(&self) -> (u64, u64) {
+        let space = self.0.space.borrow();
+        let segment = u64::from(self.0.segment_bytes());
+        (
+            space.available() as u64 * segment,
+            space.total() as u64 * segment,
+        )
     }
 
     /// Gives up appended bytes that no transaction will refer to, at once;

@@ -11,6 +11,8 @@ pub struct Tx {
     pub freed: Vec<(Location, u32)>,
     /// Bytes appended for this change: verified together with it in recovery.
     pub data: Vec<Appended>,
+    /// Its bytes take room that was promised (L4).
+    pub is_promised: bool,
     pub transno: Transno,
     /// What memory must forget if the change is dropped without being applied.
     pub undo: Undo,

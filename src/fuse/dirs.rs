@@ -30,8 +30,16 @@ pub mod offset {
 pub struct Dirs {
     last: u64,
     open: HashMap<u64, Batch>,
-    /// The requests that each open directory has had.
-    turns: HashMap<u64, u64>,
+    handles: HashMap<u64, Handle>,
+    /// The handles of each directory, by its node.
+    of: HashMap<u64, Vec<u64>>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    nodeid: u64,
+    /// The requests that it has had.
+    turn: u64,
 }
 
 /// The rest of what the box sent: entries from the offset `at` on.
@@ -49,29 +57,53 @@ pub struct Batch {
 }
 
 impl Dirs {
-    /// A new handle; nothing is fetched for it yet.
-    pub fn open(&mut self) -> u64 {
+    /// A new handle of the node; nothing is fetched for it yet.
+    pub fn open(&mut self, nodeid: u64) -> u64 {
         self.last += 1;
-        self.turns.insert(self.last, 0);
+        let handle = Handle { nodeid, turn: 0 };
+        self.handles.insert(self.last, handle);
+        self.of.entry(nodeid).or_default().push(self.last);
         self.last
     }
 
     pub fn close(&mut self, fh: u64) {
         self.open.remove(&fh);
-        self.turns.remove(&fh);
+        let Some(Handle { nodeid, .. }) = self.handles.remove(&fh) else {
+            return;
+        };
+        if let Some(handles) = self.of.get_mut(&nodeid) {
+            handles.retain(|other| *other != fh);
+            if handles.is_empty() {
+                self.of.remove(&nodeid);
+            }
+        }
     }
 
     /// A request of `fh` has come: the kernel has taken in the answers before.
     pub fn turn(&mut self, fh: u64) -> Turn {
-        let turn = self.turns.entry(fh).or_default();
-        *turn += 1;
-        Turn { fh, turn: *turn }
+        let turn = self.handles.get_mut(&fh).map_or(0, |handle| {
+            handle.turn += 1;
+            handle.turn
+        });
+        Turn { fh, turn }
+    }
+
+    /// A change of the directory has come, for which the kernel has it locked
+    /// as it does to list it: all answers before are taken in. Returns its
+    /// handles.
+    pub fn locked(&mut self, nodeid: u64) -> Vec<u64> {
+        let handles = self.of.get(&nodeid).cloned().unwrap_or_default();
+        for fh in &handles {
+            self.turn(*fh);
+        }
+        handles
     }
 
     /// Has the kernel taken in the answer of this turn?
     #[must_use]
     pub fn is_over(&self, turn: Turn) -> bool {
-        self.turns.get(&turn.fh) != Some(&turn.turn)
+        let handle = self.handles.get(&turn.fh);
+        handle.is_none_or(|handle| handle.turn != turn.turn)
     }
 
     /// Takes what is kept for going on at `at`. A start from the beginning, or
@@ -114,7 +146,7 @@ mod tests {
     #[test]
     fn only_the_next_request_finds_the_rest() {
         let mut dirs = Dirs::default();
-        let fh = dirs.open();
+        let fh = dirs.open(1);
         let batch = Batch {
             at: 7,
             ..Batch::default()
@@ -126,5 +158,19 @@ mod tests {
         assert_eq!(dirs.take(fh, 7, true), None, "attributes were not fetched");
         dirs.keep(fh, batch.clone());
         assert_eq!(dirs.take(fh, 7, false), Some(batch));
+    }
+
+    #[test]
+    fn an_answer_is_taken_in_by_the_next_request_or_a_change_of_the_directory() {
+        let mut dirs = Dirs::default();
+        let (a, b) = (dirs.open(1), dirs.open(2));
+        let (first, other) = (dirs.turn(a), dirs.turn(b));
+        assert!(!dirs.is_over(first));
+        let second = dirs.turn(a);
+        assert!(dirs.is_over(first) && !dirs.is_over(second));
+        assert_eq!(dirs.locked(1), [a]);
+        assert!(dirs.is_over(second) && !dirs.is_over(other));
+        dirs.close(b);
+        assert!(dirs.is_over(other) && dirs.locked(2).is_empty());
     }
 }

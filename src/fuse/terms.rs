@@ -129,10 +129,11 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
         dir.is_some_and(|dir| self.upstream.is_current(dir.fid, at.name, fid))
     }
 
-    /// A listing that names it as well may be taken in after this reply, and be
-    /// what the kernel believes then: it stays entered as what that said.
+    /// Another listing that names it as well may be taken in after this reply,
+    /// and be what the kernel believes then: it stays entered as what that said.
     fn is_overtaken(&self, at: At<'_>) -> bool {
-        at.listing.is_none() && self.kept.borrow().names.is_listed(at.parent, at.name)
+        let names = &self.kept.borrow().names;
+        names.is_listed(at.parent, at.name, at.listing)
     }
 
     /// The kernel counts a directory's links only by asking; what changed them
@@ -179,7 +180,7 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
         }
         let until = self.give(entry);
         let names = &mut self.kept.borrow_mut().names;
-        if names.is_listed(from.head.nodeid, name) || !names.has_room(self.world.now()) {
+        if names.is_listed(from.head.nodeid, name, None) || !names.has_room(self.world.now()) {
             return None;
         }
         names.give(from.head.nodeid, name, 0, until, None);

@@ -54,6 +54,7 @@ pub async fn write<W: World>(call: &Call<'_, W>, op: &op::Write) -> Result<Outgo
         call.touch(writing(op.fid, Extent::of(offset, bytes.len() as u64)))?;
         fits(call, offset, bytes.len() as u64)?;
         if !bytes.is_empty() {
+            tx.is_promised = call.is_promised();
             data::write(call.shard, tx, op.fid, inode, call.now(), offset, bytes)
                 .map_err(|e| meta::data_stop(e, op.fid))?;
         }

@@ -34,6 +34,8 @@ pub enum Need {
     Clean,
     /// Data that clients wrote.
     Dirty,
+    /// The same, of a client that was promised the room (L4).
+    Promised,
     /// Records: unlink, truncate and write-back need them.
     Journal,
     /// Checkpoint and compaction.
@@ -66,6 +68,8 @@ pub struct Space {
     /// Perhaps free: nothing alive when last looked at.
     empty: BTreeSet<u32>,
     reserve: usize,
+    /// Segments that only promised data, and what is needed more, may use.
+    promised: usize,
 }
 
 impl Space {
@@ -87,6 +91,7 @@ impl Space {
             free: owned.iter().copied().collect(),
             empty: BTreeSet::new(),
             reserve: reserve.min(owned.len() / 3),
+            promised: 0,
         }
     }
 
@@ -257,7 +262,11 @@ impl Space {
     pub fn total(&self) -> usize {
         self.segments.len()
     }
-    /// Segments that data may still take.
+    /// Keeps so many segments for data that was promised room.
+    pub fn promise(&mut self, segments: usize) {
+        self.promised = segments;
+    }
+    /// Segments that data may still take, what is promised among them.
     #[must_use]
     pub fn available(&self) -> usize {
         self.free.len().saturating_sub(self.reserve)
@@ -289,8 +298,9 @@ impl Space {
     /// How many free segments must remain after the asker got one.
     fn floor(&self, need: Need) -> usize {
         match need {
-            Need::Clean => self.reserve + (self.total() / 16).max(2),
-            Need::Dirty => self.reserve,
+            Need::Clean => self.reserve + self.promised + (self.total() / 16).max(2),
+            Need::Dirty => self.reserve + self.promised,
+            Need::Promised => self.reserve,
             Need::Journal => self.reserve / 2,
             Need::Core => 0,
         }
@@ -348,16 +358,25 @@ mod tests {
     fn needs_are_refused_in_their_order() {
         let owned: Vec<u32> = (0..64).collect();
         let mut space = Space::new(&owned, 8);
+        space.promise(3);
         let mut granted = BTreeMap::new();
-        for need in [Need::Clean, Need::Dirty, Need::Journal, Need::Core] {
+        let needs = [
+            Need::Clean,
+            Need::Dirty,
+            Need::Promised,
+            Need::Journal,
+            Need::Core,
+        ];
+        for need in needs {
             let mut n = 0;
             while space.allocate(need, Role::Open).is_some() {
                 n += 1;
             }
             granted.insert(format!("{need:?}"), n);
         }
-        assert_eq!(granted["Clean"], 64 - 8 - 4);
+        assert_eq!(granted["Clean"], 64 - 8 - 4 - 3);
         assert_eq!(granted["Dirty"], 4);
+        assert_eq!(granted["Promised"], 3);
         assert_eq!(granted["Journal"], 4);
         assert_eq!(granted["Core"], 4);
     }

@@ -68,8 +68,11 @@ record! {
         pub last_xid: Xid,
         /// The transno of a replayed request, else 0.
         pub transno: Transno,
-        /// Version of the object before the operation, for replay in gaps (0: any).
-        pub pre_version: u64,
+        /// Bytes of flash that the client may still use on the box's promise
+        /// ([`ReplyHead::grant_bytes`]), or has used and not heard of. In a
+        /// replay: the version of the object before the operation, for replay in
+        /// gaps (0: any).
+        pub grant: u64,
         pub tag: Tag,
         /// [`flags`].
         pub flags: u16,
@@ -142,9 +145,12 @@ record! {
         pub service_us: u32,
         /// For a batch: index of the last operation that was done, plus one.
         pub batch_done: u32,
-        /// Grants: what the client may dirty before it asks again.
+        /// What the client may have answered ahead of the box at a time (L4), in
+        /// bytes of flash: each request counts as [`spends`]. 0: nothing.
         pub grant_bytes: u64,
+        /// 0: files are granted as FIDs ...
         pub grant_inodes: u32,
+        /// ... and records are counted in `grant_bytes`.
         pub grant_log: u32,
         /// Snapshot epoch in force.
         pub snap_epoch: u32,
@@ -155,6 +161,14 @@ record! {
         /// Version of the object before the operation (0: not told).
         pub pre_version: u64,
     }
+}
+
+/// Flash that a request answered ahead may take: its records, and its bytes in
+/// whole blocks.
+#[must_use]
+pub fn spends(bytes: usize) -> u64 {
+    const BLOCK: u64 = 4096;
+    (bytes as u64).next_multiple_of(BLOCK) + BLOCK
 }
 
 impl ReplyHead {

@@ -159,7 +159,7 @@ pub fn request_head() -> RequestHead {
         epoch: MapEpoch(0x2122_2324),
         last_xid: Xid(0x31),
         transno: Transno(0x41),
-        pre_version: 0x51,
+        grant: 0x51,
         tag: Tag(0x6162),
         flags: flags::RESENT | flags::KILL_PRIV,
         cred: 0x7172_7374,

@@ -2,7 +2,6 @@
 //! what CI runs; `compare` measures against the peer; `soak` runs for hours.
 
 mod compare;
-mod peer;
 mod shell;
 mod suites;
 mod test;

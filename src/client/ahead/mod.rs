@@ -30,7 +30,7 @@ mod tree;
 pub use busy::Change as Underway;
 pub use tree::Tree;
 
-use super::cached;
+use super::cached::{self, opens};
 use super::call::{CallError, Context, Order, Outcome, Pending};
 use super::{Import, LostChange, Terms};
 use crate::base::codec::Bytes;
@@ -79,6 +79,12 @@ impl Ahead {
     #[must_use]
     pub fn has(&self, fid: Fid) -> bool {
         self.tree.borrow().has(fid)
+    }
+
+    /// Does the client decide about this file, and know all of it now?
+    #[must_use]
+    pub fn decides(&self, fid: Fid) -> bool {
+        self.has(fid) && !self.busy.has(fid)
     }
 
     #[must_use]
@@ -261,7 +267,7 @@ fn attempt<W: World>(import: &Rc<Import<W>>, pending: &Rc<Pending>, changed: &[F
         return false;
     }
     let is_fit = import.cached.is_within_lease(import.world.now());
-    if !is_fit || !import.ledger.borrow().takes_ahead() {
+    if !is_fit || !import.ledger.borrow().takes_ahead(pending.bytes()) {
         return false;
     }
     let at = ahead.clock.borrow_mut().stamp(import.world.wall());
@@ -271,8 +277,11 @@ fn attempt<W: World>(import: &Rc<Import<W>>, pending: &Rc<Pending>, changed: &[F
     let Decided {
         reply,
         change,
-        request,
+        mut request,
     } = decided;
+    if let (Request::Create(op), Reply::Entry(entry)) = (&mut request, &reply) {
+        opens::born(import, &pending.context, op, &entry.attr);
+    }
     let cancels = cached::on_begin(import, &pending.context, &request);
     pending.asked.borrow_mut().cancels = cancels;
     if change.born.is_some() {
@@ -564,6 +573,7 @@ pub fn on_ending<W: World>(import: &Import<W>, fid: Fid) -> Vec<Fid> {
     let mut files = ahead.tree.borrow_mut().remove_root(fid);
     files.retain(|file| *file != fid);
     for file in &files {
+        opens::declare(import, *file);
         import.cached.forget(*file);
     }
     files

@@ -18,7 +18,7 @@ mod held;
 mod known;
 mod lease;
 mod listings;
-mod opens;
+pub mod opens;
 mod recall;
 mod wants;
 mod xattrs;

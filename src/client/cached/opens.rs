@@ -7,14 +7,17 @@
 //! before OPEN or PERM ends, before this client changes the mode itself, and
 //! before anybody else than the opener uses them. A declaration is a frame on
 //! the same connection as what must come after it, and nobody waits for it.
+//!
+//! What the client has to itself (EX, and what was born below) it opens by the
+//! same right; the box may hear of such a handle before it hears of the file.
 
 use super::held::Ending;
 use super::{Cached, attr, entry};
-use crate::base::{Attr, Bits, Fid, FileKind, Name};
+use crate::base::{Attr, Bits, Fid, FileKind, Name, OpenId};
 use crate::client::Import;
 use crate::client::call::{CallError, Context, Cred};
 use crate::client::ledger::changes_rights;
-use crate::wire::op::{Close, Empty, Open};
+use crate::wire::op::{Close, Create, Empty, Open};
 use crate::wire::{LockCancel, Reply, Request};
 use crate::world::World;
 
@@ -35,7 +38,8 @@ pub fn open<W: World>(import: &Import<W>, context: &Context, op: &Open) -> Optio
         true => OPENABLE,
         false => OPENABLE.with(Bits::DATA),
     };
-    if !cached.held.borrow().bits(op.fid).has(needed) {
+    let is_alone = import.ahead.decides(op.fid);
+    if !is_alone && !cached.held.borrow().bits(op.fid).has(needed) {
         return None;
     }
     let attr = attr(cached, op.fid)?;
@@ -47,8 +51,23 @@ pub fn open<W: World>(import: &Import<W>, context: &Context, op: &Open) -> Optio
     }
     let mut ledger = import.ledger.borrow_mut();
     let handle = (op.fid, op.flags);
-    let is_open = ledger.open_here(op.open, handle, &context.cred);
+    let is_open = match is_alone {
+        true => ledger.open_alone(op.open, handle, &context.cred),
+        false => ledger.open_here(op.open, handle, &context.cred),
+    };
     is_open.then(|| entry(op.fid, attr))
+}
+
+/// A file is born with a handle, ahead of the box: which needs not know of it,
+/// if the mode of the file gives its owner what the handle does.
+pub fn born<W: World>(import: &Import<W>, context: &Context, op: &mut Create, attr: &Attr) {
+    if op.open.0 == 0 || !permits(attr, &context.cred, op.flags) {
+        return;
+    }
+    let mut ledger = import.ledger.borrow_mut();
+    if ledger.open_alone(op.open, (op.fid, op.flags), &context.cred) {
+        op.open = OpenId(0);
+    }
 }
 
 /// Closes what was opened here.
@@ -141,6 +160,12 @@ fn uses(request: &Request) -> [Option<Fid>; 2] {
 /// called back: it goes with the request instead, after what is open is told.
 fn spared<W: World>(import: &Import<W>, (dir, name): (Fid, &Name)) -> Vec<LockCancel> {
     let cached = &import.cached;
+    if let Some(Some(fid)) = import.ahead.find(dir, name) {
+        let is_last = import.ahead.attr(fid).is_none_or(|attr| attr.nlink <= 1);
+        if is_last {
+            declare(import, fid);
+        }
+    }
     let Some(fid) = cached.known.borrow().name(dir, name) else {
         return Vec::new();
     };

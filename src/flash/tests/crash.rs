@@ -4,7 +4,7 @@
 
 use super::{Tx, fresh, open};
 use crate::base::{Codec, Location, Lsn, Slice, Transno};
-use crate::flash::{Appended, Flash};
+use crate::flash::{Appended, Flash, Need};
 use crate::sim::Sim;
 use crate::sim::SimWorld;
 use crate::world::World;
@@ -36,7 +36,8 @@ fn replace(flash: &Flash<SimWorld>, files: &mut Files, i: u64, seed: u64) -> Opt
     };
     let mut bytes = vec![0; len];
     rng.fill(&mut bytes);
-    let pieces = flash.append(&Slice::from(bytes.clone()), rng.bool()).ok()?;
+    let need = if rng.bool() { Need::Dirty } else { Need::Clean };
+    let pieces = flash.append(&Slice::from(bytes.clone()), need).ok()?;
     let mut tx = Tx {
         transno: Transno(i),
         data: pieces.clone(),
@@ -172,9 +173,9 @@ fn freed_bytes_are_not_reused_under_a_location() {
     let sim = Sim::new(1);
     let (_world, flash) = fresh(&sim);
     let mut seen: Vec<Location> = Vec::new();
-    for dirty in [true, false, true] {
+    for need in [Need::Dirty, Need::Clean, Need::Dirty] {
         for piece in flash
-            .append(&Slice::from(vec![1; 9000]), dirty)
+            .append(&Slice::from(vec![1; 9000]), need)
             .expect("room")
         {
             assert!(!seen.contains(&piece.at));

@@ -2,7 +2,7 @@
 
 use super::{BYTES, Tx, format, fresh, open, put};
 use crate::base::{BoxId, Errno, Slice};
-use crate::flash::device;
+use crate::flash::{Need, device};
 use crate::sim::{Crash, Sim};
 use crate::store::{FormatOptions, StoreError, Volume};
 use crate::world::World;
@@ -52,7 +52,7 @@ fn rotten_bytes_are_named_and_never_returned() {
     let (_world, flash) = fresh(&sim);
     let pieces = sim.run(async {
         let pieces = flash
-            .append(&Slice::from(vec![7; 100_000]), true)
+            .append(&Slice::from(vec![7; 100_000]), Need::Dirty)
             .expect("room");
         let tx = Tx {
             data: pieces.clone(),
@@ -88,7 +88,11 @@ fn a_failed_write_fences_and_reads_go_on() {
         let lsn = flash.apply(put(b"lost", b"2")).expect("room");
         assert_eq!(flash.commit(lsn).await, Err(Errno::EIO));
         assert_eq!(flash.apply(put(b"more", b"3")), Err(Errno::EIO));
-        assert!(flash.append(&Slice::from(vec![1; 10]), true).is_err());
+        assert!(
+            flash
+                .append(&Slice::from(vec![1; 10]), Need::Dirty)
+                .is_err()
+        );
         assert!(flash.get(b"kept").await.expect("reads go on").is_some());
         assert_eq!(flash.checkpoint().await, Err(Errno::EIO));
         flash.throttle().await;
@@ -111,7 +115,7 @@ fn a_group_whose_data_never_arrived_ends_the_log_for_good() {
         let lsn = flash.apply(put(b"a", b"1")).expect("room");
         flash.commit(lsn).await.expect("sound");
         let small = flash
-            .append(&Slice::from(vec![9; 5000]), true)
+            .append(&Slice::from(vec![9; 5000]), Need::Dirty)
             .expect("room");
         let mut tx = put(b"b", b"2");
         tx.data = small.clone();

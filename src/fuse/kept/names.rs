@@ -19,6 +19,8 @@ pub struct Names {
     /// The names in each open directory's last answer, which the kernel may
     /// not have taken in yet.
     listed: HashMap<u64, Listed>,
+    /// Where names that were moved are now, by their serials.
+    moved: HashMap<u64, (u64, Rc<Name>)>,
 }
 
 #[derive(Default, Debug)]
@@ -77,6 +79,14 @@ impl Names {
             epoch: self.epoch,
             listing,
         };
+        self.put(parent, name, given);
+    }
+
+    /// Returns the name as it is kept.
+    fn put(&mut self, parent: u64, name: &Name, given: Given) -> Rc<Name> {
+        let Given {
+            nodeid, listing, ..
+        } = given;
         let dir = self.dirs.entry(parent).or_default();
         let (key, old) = match dir.get_key_value(name) {
             Some((key, old)) => (Rc::clone(key), Some(*old)),
@@ -91,15 +101,20 @@ impl Names {
         let was_absent = old.is_some_and(|old| old.nodeid == 0);
         self.absent += usize::from(nodeid == 0);
         self.absent -= usize::from(was_absent);
+        if let Some(old) = old {
+            self.moved.remove(&old.serial);
+        }
         if old.is_some_and(|old| old.nodeid == nodeid) {
-            return;
+            return key;
         }
         if let Some(old) = old.filter(|old| old.nodeid != 0) {
             self.strike(old.nodeid, parent, name);
         }
         if nodeid != 0 {
-            self.of.entry(nodeid).or_default().push((parent, key));
+            let names = self.of.entry(nodeid).or_default();
+            names.push((parent, Rc::clone(&key)));
         }
+        key
     }
 
     /// Is there room for another name that is not there?
@@ -149,11 +164,17 @@ impl Names {
     /// given anew, nor since the epoch was raised.
     #[must_use]
     pub fn is_believed(&self, held: &Held, now: Mono) -> bool {
-        let dir = self.dirs.get(&held.parent);
-        let given = dir.and_then(|dir| dir.get(&held.name));
-        given.is_some_and(|given| {
-            given.serial == held.serial && given.until > now && given.epoch == self.epoch
-        })
+        self.place(held, now).is_some()
+    }
+
+    /// Where the kernel believes it now: this mount may have moved it since.
+    #[must_use]
+    pub fn place(&self, held: &Held, now: Mono) -> Option<(u64, Rc<Name>)> {
+        let at = (held.parent, Rc::clone(&held.name));
+        let at = self.moved.get(&held.serial).cloned().unwrap_or(at);
+        let given = self.dirs.get(&at.0)?.get(&at.1)?;
+        let is_good = given.serial == held.serial && given.until > now && given.epoch == self.epoch;
+        is_good.then_some(at)
     }
 
     /// The dentry epoch was raised. Answers to listings that are not known to be
@@ -173,12 +194,14 @@ impl Names {
         }
     }
 
-    /// Is the name in an answer to a listing that is not known to be taken in?
-    /// Whatever another reply says of it, that one may come later.
+    /// Is the name in an answer to a listing that is not known to be taken in,
+    /// other than through `by`? Whatever another reply says of it, that one may
+    /// come later.
     #[must_use]
-    pub fn is_listed(&self, parent: u64, name: &Name) -> bool {
+    pub fn is_listed(&self, parent: u64, name: &Name, by: Option<Turn>) -> bool {
         let given = self.dirs.get(&parent).and_then(|dir| dir.get(name));
         let turn = given.and_then(|given| given.listing);
+        let turn = turn.filter(|turn| by.is_none_or(|by| by.fh != turn.fh));
         turn.is_some_and(|turn| {
             self.listed
                 .get(&turn.fh)
@@ -192,12 +215,12 @@ impl Names {
         self.listed.remove(&fh);
     }
 
-    /// The kernel no longer believes `held`.
-    pub fn drop_held(&mut self, held: &Held) {
-        let dir = self.dirs.get(&held.parent);
-        let same = dir.and_then(|dir| dir.get(&held.name));
+    /// The kernel no longer believes `held` where it was.
+    pub fn drop_at(&mut self, held: &Held, (parent, name): (u64, &Name)) {
+        let dir = self.dirs.get(&parent);
+        let same = dir.and_then(|dir| dir.get(name));
         if same.is_some_and(|given| given.serial == held.serial) {
-            self.remove(held.parent, &held.name);
+            self.remove(parent, name);
         }
     }
 
@@ -219,6 +242,7 @@ impl Names {
         if dir.is_empty() {
             self.dirs.remove(&parent);
         }
+        self.moved.remove(&given.serial);
         match given.nodeid {
             0 => self.absent -= 1,
             nodeid => self.strike(nodeid, parent, name),
@@ -226,24 +250,30 @@ impl Names {
     }
 
     /// The name was moved by this mount: the kernel goes on believing it, at
-    /// its new place. With `exchange`, both have moved.
+    /// its new place, and whoever takes it back must follow it there. With
+    /// `exchange`, both have moved. Listings of the directories were taken in
+    /// before: the kernel had them locked.
     pub fn moved(&mut self, from: (u64, &Name), to: (u64, &Name), exchange: bool) {
         let first = self.take(from.0, from.1);
         let second = self.take(to.0, to.1);
-        if let Some(given) = first.filter(|given| given.nodeid != 0) {
-            self.give(to.0, to.1, given.nodeid, given.until, given.listing);
-        }
-        if let Some(given) = second.filter(|given| exchange && given.nodeid != 0) {
-            self.give(from.0, from.1, given.nodeid, given.until, given.listing);
-        }
+        let mut settle = |given: Option<Given>, (parent, name): (u64, &Name)| {
+            if let Some(given) = given.filter(|given| given.nodeid != 0) {
+                let listing = None;
+                let key = self.put(parent, name, Given { listing, ..given });
+                self.moved.insert(given.serial, (parent, key));
+            }
+        };
+        settle(first, to);
+        settle(second.filter(|_| exchange), from);
     }
 
     /// The node is unknown to the kernel: no name leads to it, and it has none.
     pub fn forget(&mut self, nodeid: u64) {
         for (parent, name) in self.of.remove(&nodeid).into_iter().flatten() {
             if let Some(dir) = self.dirs.get_mut(&parent)
-                && dir.get(&name).is_some_and(|given| given.nodeid == nodeid)
+                && let Some(given) = dir.get(&name).filter(|given| given.nodeid == nodeid)
             {
+                self.moved.remove(&given.serial);
                 dir.remove(&name);
                 if dir.is_empty() {
                     self.dirs.remove(&parent);
@@ -251,6 +281,9 @@ impl Names {
             }
         }
         if let Some(dir) = self.dirs.remove(&nodeid) {
+            for given in dir.values() {
+                self.moved.remove(&given.serial);
+            }
             self.absent -= dir.values().filter(|given| given.nodeid == 0).count();
         }
     }
@@ -331,8 +364,33 @@ mod tests {
         names.give(1, &a, 5, Mono(10), None);
         assert!(!names.is_believed(&held, Mono(9)));
         assert!(names.absent_in(1).is_empty());
-        names.drop_held(&held);
+        names.drop_at(&held, (1, &a));
         assert_eq!(names.of(5).len(), 1, "the later one stays");
+    }
+
+    #[test]
+    fn a_name_is_believed_where_it_was_moved() {
+        let (a, b, c) = (name("a"), name("b"), name("c"));
+        let mut names = Names::default();
+        names.give(1, &a, 7, Mono(10), None);
+        names.give(1, &b, 8, Mono(10), None);
+        let (first, second) = (names.of(7).remove(0), names.of(8).remove(0));
+        names.moved((1, &a), (2, &c), false);
+        names.moved((2, &c), (1, &b), true);
+        names.moved((1, &b), (3, &b), false);
+        let place = |names: &Names, held| {
+            names
+                .place(held, Mono(9))
+                .map(|(dir, n)| (dir, (*n).clone()))
+        };
+        assert_eq!(place(&names, &first), Some((3, b.clone())));
+        assert_eq!(place(&names, &second), Some((2, c.clone())));
+        names.drop_at(&first, (1, &a));
+        assert!(names.is_believed(&first, Mono(9)), "not where it was");
+        names.drop_at(&first, (3, &b));
+        assert!(!names.is_believed(&first, Mono(9)));
+        names.remove(2, &c);
+        assert!(names.moved.is_empty() && names.dirs.is_empty());
     }
 
     /// An answer to a listing is taken in after the epoch was raised, and so at
@@ -347,9 +405,13 @@ mod tests {
         let (listed, other) = (names.of(7).remove(0), names.of(8).remove(0));
         assert!(names.is_believed(&listed, Mono(9)));
         assert!(!names.is_believed(&other, Mono(9)));
-        assert!(names.is_listed(1, &a) && !names.is_listed(1, &b));
+        assert!(names.is_listed(1, &a, None) && !names.is_listed(1, &b, None));
+        let own = Turn { fh: 3, turn: 2 };
+        let other_listing = Turn { fh: 4, turn: 1 };
+        assert!(!names.is_listed(1, &a, Some(own)));
+        assert!(names.is_listed(1, &a, Some(other_listing)));
         names.taken_in(3);
-        assert!(!names.is_listed(1, &a));
+        assert!(!names.is_listed(1, &a, None));
         assert!(
             names.is_believed(&listed, Mono(9)),
             "at the new epoch, perhaps"

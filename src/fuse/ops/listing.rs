@@ -21,7 +21,7 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     /// Known to this mount alone: a listing needs no open at the box.
     pub(super) fn on_opendir(&self, from: &Origin) -> Result<Outcome, Errno> {
         self.node(from.head.nodeid)?;
-        let fh = self.dirs.borrow_mut().open();
+        let fh = self.dirs.borrow_mut().open(from.head.nodeid);
         let out = OpenOut {
             fh,
             open_flags: 0,
@@ -34,6 +34,14 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
         self.dirs.borrow_mut().close(args.fh);
         self.kept.borrow_mut().names.taken_in(args.fh);
         Ok(Outcome::Done)
+    }
+
+    /// The kernel changes names in a directory, and has it locked for that.
+    pub(super) fn has_locked(&self, nodeid: u64) {
+        let handles = self.dirs.borrow_mut().locked(nodeid);
+        for fh in handles {
+            self.kept.borrow_mut().names.taken_in(fh);
+        }
     }
 
     pub(super) async fn on_readdir(

@@ -26,6 +26,20 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
         op: Op,
         payload: Option<Slice>,
     ) -> Result<Outcome, Errno> {
+        match &op {
+            Op::Symlink { .. }
+            | Op::Mknod { .. }
+            | Op::Mkdir { .. }
+            | Op::Unlink(_)
+            | Op::Rmdir(_)
+            | Op::Link { .. }
+            | Op::Create { .. } => self.has_locked(from.head.nodeid),
+            Op::Rename { newdir, .. } => {
+                self.has_locked(from.head.nodeid);
+                self.has_locked(*newdir);
+            }
+            _ => {}
+        }
         match op {
             Op::Lookup(_)
             | Op::Symlink { .. }

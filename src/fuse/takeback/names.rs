@@ -4,6 +4,7 @@
 //! lock; without epochs, the names' own timeouts are waited for (C2).
 
 use super::{PAUSE_MAX, PAUSE_MIN};
+use crate::base::Name;
 use crate::fuse::abi::notify::Notice;
 use crate::fuse::kept::names::Held;
 use crate::fuse::kernel::Kernel;
@@ -72,12 +73,9 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     }
 
     /// Invalidates one name, again and again while the kernel says that it has
-    /// none: a reply that gives it may not be taken in yet (C5).
+    /// none: a reply that gives it may not be taken in yet (C5). A rename that is
+    /// under way takes it elsewhere, where it is believed as before.
     async fn drop_name(&self, held: &Held) {
-        let notice = Notice::Entry {
-            parent: held.parent,
-            name: Rc::clone(&held.name),
-        };
         let mut pause = PAUSE_MIN;
         while self.is_believed(held) {
             let left = held.until - self.world.now();
@@ -85,13 +83,20 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
             let Some(permit) = within(&self.world, left, permit).await else {
                 return;
             };
-            if !self.is_believed(held) {
+            let Some((parent, name)) = self.place(held) else {
                 return;
-            }
-            let told = self.notices.post(notice.clone(), Some(permit));
+            };
+            let notice = Notice::Entry {
+                parent,
+                name: Rc::clone(&name),
+            };
+            let told = self.notices.post(notice, Some(permit));
             match within(&self.world, left, told.get()).await {
                 None => return,
-                Some(Ok(())) => return self.kept.borrow_mut().names.drop_held(held),
+                Some(Ok(())) => {
+                    let names = &mut self.kept.borrow_mut().names;
+                    names.drop_at(held, (parent, &name));
+                }
                 Some(Err(_)) => {
                     self.world.sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
@@ -102,11 +107,16 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
 
     /// May the kernel still answer with it?
     fn is_believed(&self, held: &Held) -> bool {
+        self.place(held).is_some()
+    }
+
+    /// Where the kernel may still answer with it.
+    fn place(&self, held: &Held) -> Option<(u64, Rc<Name>)> {
         if self.is_unmounted() {
-            return false;
+            return None;
         }
         let names = &self.kept.borrow().names;
-        names.is_believed(held, self.world.now())
+        names.place(held, self.world.now())
     }
 
     /// Ends all that the kernel believes of names; false if it cannot.

@@ -10,6 +10,7 @@ use crate::base::Codec;
 use crate::base::{Buf, Errno, Fid, Slice, TargetId};
 use crate::cache::{Extent, What};
 use crate::conf::Authority;
+use crate::flash::Need;
 use crate::flash::Peek;
 use crate::namespace::{Inode, key};
 use crate::origin::{OriginOp, OriginReply, Place};
@@ -256,7 +257,7 @@ fn fill<W: World>(
 ) {
     let mut at = offset;
     for bytes in pieces(bytes) {
-        let Ok(appended) = shard.flash.append(&bytes, false) else {
+        let Ok(appended) = shard.flash.append(&bytes, Need::Clean) else {
             shard.data.0.pressure.notify();
             return;
         };

@@ -9,6 +9,7 @@ use super::{Data, Shard, Tx};
 use crate::base::{Codec, Errno, Fid, Lsn};
 use crate::cache::extent::Content;
 use crate::cache::{Extent, Piece};
+use crate::flash::Need;
 use crate::flash::{Peek, Usage};
 use crate::namespace::{Inode, key};
 use crate::shard::writeback;
@@ -277,10 +278,11 @@ async fn relocate<W: World>(
     if now != before {
         return Ok(None);
     }
+    let need = if *dirty { Need::Dirty } else { Need::Clean };
     let mut tx = Tx::default();
     let mut extents = Vec::new();
     for bytes in pieces(&bytes) {
-        let appended = shard.flash.append(&bytes, *dirty)?;
+        let appended = shard.flash.append(&bytes, need)?;
         shard.note_appended(&mut tx, bytes.len(), &appended);
         for appended in appended {
             tx.data.push(appended.clone());

@@ -10,6 +10,7 @@ use crate::base::limits::{BLOCK, FILE_SIZE_MAX};
 use crate::base::{Errno, Fid, Slice, Time};
 use crate::cache::{Extent, ExtentMap};
 use crate::flash::Appended;
+use crate::flash::Need;
 use crate::namespace::record::flag;
 use crate::namespace::{Inode, key};
 use crate::shard::writeback;
@@ -47,9 +48,13 @@ pub fn write<W: World>(
         return Err(Errno::EAGAIN); // `load` waits
     }
     unthrottled.set(unthrottled.get() + bytes.len() as u64);
+    let need = match tx.is_promised {
+        true => Need::Promised,
+        false => Need::Dirty,
+    };
     let mut extents = Vec::new();
     for bytes in pieces(bytes) {
-        let appended = shard.flash.append(&bytes, true)?;
+        let appended = shard.flash.append(&bytes, need)?;
         shard.note_appended(tx, bytes.len(), &appended);
         for appended in appended {
             tx.data.push(appended.clone());

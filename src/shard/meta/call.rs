@@ -10,6 +10,7 @@ use crate::origin::is_reserved;
 use crate::shard::locks::{self, Claims, Touch};
 use crate::shard::session::{Export, time_of};
 use crate::shard::{Incoming, Outgoing, Shard, Target};
+use crate::wire::head::flags;
 use crate::wire::locks::Of;
 use crate::wire::op::{Empty, Entry};
 use crate::wire::{Features, Reply, Request, Shown, head};
@@ -80,6 +81,12 @@ impl<'a, W: World> Call<'a, W> {
     #[must_use]
     pub fn now(&self) -> Time {
         time_of(&self.incoming.head, self.shard.world.wall())
+    }
+
+    /// Was room promised for it?
+    pub fn is_promised(&self) -> bool {
+        let is_ahead = self.incoming.head.flags & flags::ORDERED != 0;
+        is_ahead && self.export.is_promised()
     }
 
     /// A FID of another target is nobody's file here (N13).

@@ -123,6 +123,7 @@ pub async fn reserve<W: World>(shard: &Rc<Shard<W>>, target: &Target) -> Result<
 /// Grants FIDs to a client, and remembers that on flash before it says so (F9).
 pub async fn grant<W: World>(call: &Call<'_, W>, wanted: &FidsWanted) -> Result<Outgoing, Errno> {
     let (shard, target, client) = (call.shard, &call.target, call.incoming.client);
+    crate::shard::session::want(call.export);
     let mut grants = grants(shard, client).await?;
     let range = loop {
         match take(shard, target, wanted.count.clamp(1, GRANT_MAX)) {

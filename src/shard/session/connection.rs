@@ -3,7 +3,7 @@
 use super::export::{Export, Link};
 use super::request::{self, Asked};
 use super::slots::Arrived;
-use super::{Handler, OPENS_MAX, REPLY_BYTES_MAX, connect, keeper};
+use super::{Handler, OPENS_MAX, REPLY_BYTES_MAX, connect, grants, keeper};
 use crate::base::limits::PAYLOAD_MAX;
 use crate::base::{Errno, Transno};
 use crate::shard::{Incoming, Shard, filelocks, locks};
@@ -210,6 +210,9 @@ impl<W: World, H: Handler<W>> Connection<W, H> {
             let known = head.incarnation == self.export.state.incarnation;
             if !known || head.conn_count != self.conn_count {
                 return End::Misuse("a request of another connection");
+            }
+            if head.flags & flags::REPLAY == 0 {
+                grants::on_request(&self.shard, &self.export, head.grant);
             }
             let incoming = Incoming {
                 client: self.export.client,

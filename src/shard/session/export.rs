@@ -1,5 +1,6 @@
 //! The shard's state for one client, over all its connections.
 
+use super::grants::Grant;
 use super::order::Order;
 use super::slots::{Answer, Slots};
 use super::{CREDS_MAX, ClientInfo, GROUPS_MAX, record::ClientRecord};
@@ -46,6 +47,7 @@ pub(super) struct State {
     pub link: RefCell<Option<Rc<dyn Link>>>,
     pub slots: RefCell<Slots>,
     pub order: Rc<Order>,
+    pub grant: Grant,
     pub heard: Cell<Mono>,
     /// May still replay.
     pub recovering: Cell<bool>,
@@ -198,6 +200,7 @@ impl State {
             link: RefCell::default(),
             slots: RefCell::new(Slots::new(tags)),
             order: Rc::default(),
+            grant: Grant::default(),
             heard: Cell::default(),
             recovering: Cell::new(false),
             ended: Cell::new(false),

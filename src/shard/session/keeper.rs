@@ -3,7 +3,7 @@
 
 use super::export::Export;
 use super::record::ClientRecord;
-use super::{Handler, request};
+use super::{Handler, grants, request};
 use crate::base::codec::Codec;
 use crate::base::limits::TAGS_MAX;
 use crate::base::{ClientId, Errno, Tag, Transno, Xid};
@@ -144,6 +144,7 @@ pub async fn end<W: World, H: Handler<W>>(
     let line = format!("client {:?} is gone: {why}", export.name);
     shard.world.log(Level::Info, &line);
     export.hang_up();
+    grants::end(shard, export);
     let sessions = &shard.sessions;
     sessions.recovery.borrow_mut().on_done(export.client);
     sessions.exports.borrow_mut().remove(&export.client);

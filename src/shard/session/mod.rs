@@ -17,6 +17,7 @@
 mod connect;
 mod connection;
 mod export;
+mod grants;
 mod keeper;
 mod order;
 mod record;
@@ -25,6 +26,7 @@ mod request;
 mod slots;
 
 pub use export::{Cred, Export};
+pub use grants::want;
 pub use order::time_of;
 pub use record::{ClientRecord, ReplyRecord};
 pub use request::{Dispatch, Handler, tell};
@@ -90,6 +92,7 @@ pub struct Sessions {
     changed: Signal,
     stopping: Cell<bool>,
     estimate: Estimate,
+    promised: grants::Promised,
 }
 
 /// What a request takes now: a moving average with a weight of 1/8.

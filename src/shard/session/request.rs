@@ -3,10 +3,10 @@
 
 use super::connection::{GONE, checksum, nothing};
 use super::export::{Export, Link};
-use super::keeper;
 use super::record::ReplyRecord;
 use super::recovery::Turn;
 use super::slots::Answer;
+use super::{grants, keeper};
 use crate::base::codec::Codec;
 use crate::base::{ClientId, Errno, Lsn, Slice, Transno, Xid};
 use crate::namespace::key;
@@ -406,6 +406,7 @@ pub(super) fn reply_head<W: World>(shard: &Shard<W>, export: &Export) -> ReplyHe
         time: shard.world.wall(),
         lease_ms: u32::try_from(lease.as_millis()).unwrap_or(u32::MAX),
         estimate_us: shard.sessions.estimate.0.get(),
+        grant_bytes: grants::tell(shard, export),
         ..ReplyHead::default()
     }
 }

@@ -9,7 +9,7 @@ use crate::base::{
 };
 use crate::client::{CallError, Client, ConnectError, Context, Options, State};
 use crate::conf::{Authority, Disconnected, Prefetch, TargetConf, Writeback};
-use crate::flash::{Flash, Peek, device};
+use crate::flash::{Flash, Need, Peek, device};
 use crate::shard::{Outgoing, Target};
 use crate::sim::{Sim, SimWorld};
 use crate::store::FormatOptions;
@@ -858,4 +858,49 @@ fn calls_fail_by_whose_fault_it_is() {
         let closed = client.call(&me, create("x"), None).await;
         assert_eq!(closed.unwrap_err(), CallError::Closed);
     });
+}
+
+/// L4: what a client may still use is kept until it has heard of less.
+#[test]
+fn promised_room_is_kept_until_the_client_goes_by_less() {
+    let bench = Bench::new(31);
+    let client = bench.sim.run(bench.client("a", Options::default()));
+    let (shard, id) = (&bench.shard, client.id());
+    let export = Rc::clone(&shard.sessions.exports.borrow()[&id]);
+    let promised = || shard.sessions.promised.bytes();
+    assert_eq!(grants::tell(shard, &export), 0, "it has not asked");
+    grants::want(&export);
+    let told = grants::tell(shard, &export);
+    assert!(told > 0 && promised() == told);
+    let store = async |need| -> Result<(), Errno> {
+        let data = shard.flash.append(&vec![1; 60_000].into(), need)?;
+        let tx = Tx {
+            data,
+            ..Tx::default()
+        };
+        let lsn = shard.flash.apply(tx)?;
+        shard.flash.commit(lsn).await
+    };
+    bench.sim.run(async {
+        // Others fill the flash, and then it does.
+        while store(Need::Dirty).await.is_ok() {}
+        while grants::tell(shard, &export) > 0 {
+            store(Need::Promised).await.expect("there is room");
+        }
+        // It has not heard, and uses what it was told of.
+        for _ in 0..told / 60_000 {
+            store(Need::Promised).await.expect("it was promised");
+        }
+    });
+    grants::on_request(shard, &export, told);
+    assert_eq!(promised(), told, "it goes by what it was told before");
+    assert!(export.is_promised());
+    grants::on_request(shard, &export, 0);
+    assert_eq!(promised(), 0);
+    // It claims what it had before a restart, but never more than is given.
+    grants::on_request(shard, &export, u64::MAX);
+    assert_eq!(promised(), told);
+    grants::end(shard, &export);
+    assert_eq!(promised(), 0);
+    bench.sim.run(client.close());
 }

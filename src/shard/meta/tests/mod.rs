@@ -248,7 +248,7 @@ fn incoming(xid: u64, cred: u32, request: Request) -> Incoming {
             epoch: Default::default(),
             last_xid: Xid(0),
             transno: Transno(0),
-            pre_version: 0,
+            grant: 0,
             tag: Tag(0),
             flags: 0,
             cred,

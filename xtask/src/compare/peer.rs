@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A mounted gfproxy thin client; dropping it takes everything down.
+/// Two mounted gfproxy thin clients; dropping them takes everything down.
 pub struct Peer {
-    pub mount: PathBuf,
-    client: Child,
+    pub mounts: [PathBuf; 2],
+    clients: Vec<Child>,
     daemon: Option<Child>,
 }
 
@@ -21,8 +21,9 @@ impl Peer {
     pub fn start(dir: &Path) -> Result<Peer, String> {
         install()?;
         let daemon = start_daemon()?;
-        let (brick, mount) = (dir.join("brick"), dir.join("gfproxy"));
-        for d in [&brick, &mount] {
+        let brick = dir.join("brick");
+        let mounts = [dir.join("gfproxy"), dir.join("gfproxy-2")];
+        for d in mounts.iter().chain([&brick]) {
             std::fs::create_dir_all(d).map_err(|e| format!("{}: {e}", d.display()))?;
         }
         remove_volume();
@@ -33,30 +34,37 @@ impl Peer {
         gluster(&["volume", "set", VOLUME, "config.gfproxyd", "enable"])?;
         let port = proxy_port()?;
         let volfile = thin_volfile(dir, &host, port)?;
-        let client = Command::new("glusterfs")
-            .args(["--no-daemon", "-f"])
-            .arg(&volfile)
-            .args(["--process-name", "fuse"])
-            .arg(&mount)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|e| format!("glusterfs: {e}"))?;
-        let peer = Peer {
-            mount,
-            client,
+        let mut peer = Peer {
+            mounts,
+            clients: Vec::new(),
             daemon,
         };
-        wait_for("the thin client's mount", || is_mounted(&peer.mount))?;
+        for mount in peer.mounts.clone() {
+            let client = Command::new("glusterfs")
+                .args(["--no-daemon", "-f"])
+                .arg(&volfile)
+                .args(["--process-name", "fuse"])
+                .arg(&mount)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .map_err(|e| format!("glusterfs: {e}"))?;
+            peer.clients.push(client);
+            wait_for("the thin client's mount", || is_mounted(&mount))?;
+        }
         Ok(peer)
     }
 }
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        let _ = output("umount", &[&self.mount.display().to_string()]);
-        let _ = self.client.kill();
-        let _ = self.client.wait();
+        for mount in &self.mounts {
+            let _ = output("umount", &[&mount.display().to_string()]);
+        }
+        for client in &mut self.clients {
+            let _ = client.kill();
+            let _ = client.wait();
+        }
         remove_volume();
         if let Some(daemon) = &mut self.daemon {
             let _ = daemon.kill();
