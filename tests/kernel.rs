@@ -50,6 +50,7 @@ fn all(many: u64, plan: fn(u64) -> Plan) -> Sum {
         }
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
+    println!("{sum:?}");
     sum
 }
 
