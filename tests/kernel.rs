@@ -76,6 +76,8 @@ fn what_kernels_keep_is_never_older_than_their_locks_c15() {
         each(sum.notices, 3000);
         each(sum.laundered, 200);
         each(sum.lost as u64, 3);
+        each(sum.ahead, 100);
+        assert!(sum.ahead_lost > 3, "{sum:?}");
     }
     // Rounds of invalidations are spaced: they leave few threads waiting.
     assert!(sum.contexts < 64, "{sum:?}");

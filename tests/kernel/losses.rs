@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 #[derive(Clone, Default)]
 pub struct Shared {
     pub dir: Fid,
+    /// The directory of each machine.
+    pub own: Vec<Fid>,
     pub files: Vec<Fid>,
 }
 
@@ -122,8 +124,12 @@ fn found(shared: &Shared, lost: &LostChange) -> Option<(Object, Change)> {
     };
     let name = |dir: Fid, name: &Name| {
         let is_it = |n: &u8| name.as_bytes() == Worker::shared_name(*n).as_bytes();
-        let n = (0..Place::NAMES).find(is_it);
-        n.filter(|_| dir == shared.dir).map(Object::Name)
+        let n = (0..Place::NAMES).find(is_it)?;
+        let whose = shared.own.iter().position(|own| *own == dir);
+        match whose {
+            Some(machine) => Some(Object::Own(u8::try_from(machine).ok()?, n)),
+            None => (dir == shared.dir).then_some(Object::Name(n)),
+        }
     };
     match &lost.request {
         Request::Setattr(op) => {

@@ -123,6 +123,8 @@ impl Sum {
 pub enum Object {
     /// A name's file, by its inode number.
     Name(u8),
+    /// The same in the directory of a machine.
+    Own(u8, u8),
     Mode(u8),
     Size(u8),
     /// Eight bytes of a file.
@@ -375,6 +377,11 @@ async fn prepare(cluster: &Cluster, run: &Run) -> Result<(), CallError> {
     let client: Client<SimWorld> = actor.map_err(|_| CallError::TimedOut)?.client;
     let root = client.at_root(Context::of(0, 0));
     let dir = root.directory(Place::DIR).await?.fid();
+    let mut own = Vec::new();
+    for n in 0..run.plan.mounts {
+        let at = root.directory(&Place::own(n as u8)).await?;
+        own.push(at.fid());
+    }
     let mut files = Vec::new();
     for n in 0..Place::FILES {
         let file = root.create_file(&Place::file(n)).await?;
@@ -388,7 +395,7 @@ async fn prepare(cluster: &Cluster, run: &Run) -> Result<(), CallError> {
         files.push(file.fid);
         root.close(file).await?;
     }
-    *run.shared.borrow_mut() = Shared { dir, files };
+    *run.shared.borrow_mut() = Shared { dir, own, files };
     client.close().await;
     Ok(())
 }
