@@ -390,7 +390,7 @@ impl Book {
     /// What a box that restarted is to be asked for: not for what calls under
     /// way give up, nor for more than they leave. A flock is given up before it
     /// becomes another.
-    fn to_claim(&mut self, client: ClientId) -> Vec<OwnedLocks> {
+    fn claimable(&mut self, client: ClientId) -> Vec<OwnedLocks> {
         for underway in self.underway.values_mut().filter(|u| u.is_sent()) {
             let (owner, asked) = (underway.owner, underway.asked);
             match asked.kind {
@@ -451,7 +451,7 @@ pub(super) fn claims<W: World>(import: &Rc<Import<W>>) -> Vec<Frame> {
         evicted(import);
         return Vec::new();
     }
-    let held = import.file_locks.borrow_mut().to_claim(import.id);
+    let held = import.file_locks.borrow_mut().claimable(import.id);
     let each = held.into_iter().map(|own| {
         let request = Request::Relock(Relock {
             fid: own.fid,

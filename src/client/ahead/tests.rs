@@ -80,6 +80,9 @@ enum Deed {
     },
 }
 
+/// What an answer shows of a file.
+type Shown = Option<(Fid, Attr)>;
+
 /// The client, and the box that it is to be like.
 #[derive(Default)]
 struct Both {
@@ -89,7 +92,7 @@ struct Both {
     files: Vec<Fid>,
     roots: BTreeSet<Fid>,
     /// Answers on their way: what was touched, and what they show.
-    answers: VecDeque<(Vec<Fid>, Option<(Fid, Attr)>)>,
+    answers: VecDeque<(Vec<Fid>, Shown)>,
     /// Blocks of each file, by their numbers.
     blocks: BTreeMap<Fid, BTreeSet<u64>>,
     decided: usize,
