@@ -31,6 +31,7 @@ struct Lost {
 /// What it left the object like.
 #[derive(Clone, Copy, Debug)]
 enum Change {
+    Made(u64),
     To(u64),
     Removed,
 }
@@ -64,14 +65,24 @@ impl Losses {
     /// machine saw from then until it knew of the loss, it may have seen alone.
     pub fn certain(&self, object: Object, records: &[Record]) -> Vec<Record> {
         let mut certain = records.to_vec();
-        for lost in self.0.get(&object).into_iter().flatten() {
+        // The last loss is the last such change, and each before it an earlier one.
+        let mut found: BTreeMap<usize, u64> = BTreeMap::new();
+        for lost in self.0.get(&object).into_iter().flatten().rev() {
+            let later = found.get(&lost.machine).copied().unwrap_or(u64::MAX);
             let is_it = |r: &&Record| {
-                let is_before = r.client == lost.machine && r.called < lost.learned;
+                let is_before = r.client == lost.machine && r.called < lost.learned.min(later);
                 is_before && lost.change.is_by(r.deed)
             };
-            let Some(from) = records.iter().filter(is_it).map(|r| r.called).max() else {
+            let all = records.iter().filter(is_it).map(|r| r.called);
+            // A file is made once, and may have been found by who made it since.
+            let one = match lost.change {
+                Change::Made(_) => all.min(),
+                Change::To(_) | Change::Removed => all.max(),
+            };
+            let Some(from) = one else {
                 continue;
             };
+            found.insert(lost.machine, from);
             let is_in_doubt = |r: &Record| {
                 let is_own = r.client == lost.machine;
                 is_own && r.returned >= from && r.called <= lost.learned
@@ -90,8 +101,8 @@ impl Change {
     /// Can this have been the change?
     fn is_by(self, deed: Deed) -> bool {
         match (self, deed) {
-            (Change::To(value), Deed::Write(wrote) | Deed::Added(_, wrote)) => value == wrote,
-            (Change::To(value), Deed::Ensured(wrote)) => value == wrote,
+            (Change::To(value), Deed::Write(wrote)) => value == wrote,
+            (Change::Made(made), Deed::Added(_, file) | Deed::Ensured(file)) => made == file,
             (Change::Removed, Deed::Removed) => true,
             _ => false,
         }
@@ -146,7 +157,7 @@ fn found(shared: &Shared, lost: &LostChange) -> Option<(Object, Change)> {
         }
         Request::Create(op) => {
             let object = name(op.parent, op.name.as_ref()?)?;
-            Some((object, Change::To(op.fid.born_ino())))
+            Some((object, Change::Made(op.fid.born_ino())))
         }
         Request::Unlink(op) => Some((name(op.parent, &op.name)?, Change::Removed)),
         _ => None,
