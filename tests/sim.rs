@@ -5,6 +5,8 @@
 mod ahead;
 #[path = "sim/away.rs"]
 mod away;
+#[path = "sim/crowd.rs"]
+mod crowd;
 #[path = "sim/disk.rs"]
 mod disk;
 #[path = "sim/executor.rs"]

@@ -7,6 +7,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use support::{Site, mounts_missing, sh, text, which};
 
 /// The suite's binary, or None (a failure with CI=true) if it is not there.
@@ -21,14 +22,14 @@ fn suite(name: &str) -> Option<PathBuf> {
     found
 }
 
-fn on_mount(name: &str, body: impl FnOnce(&Site, &Path, &Path)) {
+fn on_mount(name: &str, body: impl FnOnce(&mut Site, &Path, &Path)) {
     let Some(program) = suite(name) else { return };
     if mounts_missing().is_some() {
         return;
     }
     let mut site = Site::start("cache.size = 2G\n");
     let m = site.mount("mnt");
-    body(&site, &m, &program);
+    body(&mut site, &m, &program);
     site.umount(&m);
     site.stop();
 }
@@ -50,6 +51,44 @@ fn fsx_with_mmap() {
                 .output()
                 .unwrap();
             assert!(out.status.success(), "fsx -S {seed}: {}", tail(&text(&out)));
+        }
+    });
+}
+
+/// fsx on one mount, while another reads, maps and looks at the same file all
+/// the time; at the end both must show the same bytes.
+#[test]
+fn fsx_while_another_mount_verifies() {
+    on_mount("fsx", |site, a, fsx| {
+        let b = site.mount("b");
+        let conf = site.path("fsx.toml");
+        let weights = "[weights]\nclose_open = 2\nread = 10\nwrite = 10\nmapread = 5\nmapwrite = 5\n\
+                       truncate = 5\nfsync = 1\npunch_hole = 2\n";
+        std::fs::write(&conf, format!("flen = 65536\n{weights}")).unwrap();
+        for seed in 11..=14 {
+            let name = format!("both-{seed}");
+            let is_over = AtomicBool::new(false);
+            let out = std::thread::scope(|scope| {
+                let looking = scope.spawn(|| {
+                    let mut looks = 0;
+                    while !is_over.load(Ordering::Relaxed) {
+                        looks += usize::from(std::fs::read(b.join(&name)).is_ok());
+                    }
+                    looks
+                });
+                let out = Command::new(fsx)
+                    .args(["-N", "2000", "-S", &seed.to_string(), "-f"])
+                    .arg(&conf)
+                    .arg(a.join(&name))
+                    .output()
+                    .unwrap();
+                is_over.store(true, Ordering::Relaxed);
+                assert!(looking.join().unwrap() > 0, "it was looked at");
+                out
+            });
+            assert!(out.status.success(), "fsx -S {seed}: {}", tail(&text(&out)));
+            let bytes = |m: &Path| std::fs::read(m.join(&name)).unwrap();
+            assert!(bytes(a) == bytes(&b), "seed {seed}: the mounts differ");
         }
     });
 }

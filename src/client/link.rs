@@ -332,6 +332,7 @@ async fn run<W: World>(import: &Rc<Import<W>>, fresh: Fresh<W>) -> StreamError {
             Content::Reply(head, reply) => {
                 import.cached.on_heard(message.xid);
                 import.ahead.on_told(head.time, import.world.wall());
+                cached::on_volume(import, head.lock_volume);
                 let ended = {
                     let mut ledger = import.ledger.borrow_mut();
                     ledger.on_reply(message.xid, &head, reply, data)

@@ -6,6 +6,7 @@ use super::cli::{Failure, Serve};
 use super::{door, mounted};
 use crate::base::{Pool, ShardId, TargetId};
 use crate::conf::{Conf, Shards, TargetConf};
+use crate::dlm::Limits;
 use crate::flash;
 use crate::origin::posix::Posix;
 use crate::reactor::signals::Signals;
@@ -266,6 +267,7 @@ fn prepare(conf: &Conf, cache: &Cache, port: Port, origins: &Origins) -> Result<
         generation: cache.volume.superblock.generation,
         map: shard_map(cache),
         lease: conf.lease,
+        locks: Limits::default(),
         memory: conf.memory / count,
         targets,
     };

@@ -16,6 +16,17 @@ pub struct Limits {
     pub holder_max: usize,
 }
 
+/// What a shard keeps: some 150 bytes a lock, so 300 MiB when full.
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            locks_max: 2_000_000,
+            locks_soft: 1_500_000,
+            holder_max: 500_000,
+        }
+    }
+}
+
 /// For a holder to answer a callback, unless the table's owner says otherwise.
 pub const ANSWER: Duration = Duration::from_secs(10);
 /// A holder that goes on sending data has this part of the time left...

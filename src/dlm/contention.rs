@@ -25,8 +25,10 @@ struct Window {
     next: usize,
     /// When there were too many within the window for the last time.
     contended: Option<Mono>,
-    /// When each bit was called back last.
+    /// When each bit was called back last, ...
     called: [Option<Mono>; BITS],
+    /// ... and last soon after it had been before.
+    again: [Option<Mono>; BITS],
 }
 
 const BITS: usize = Bits::ALL.set.count_ones() as usize;
@@ -48,6 +50,9 @@ impl Contention {
         let window = self.touch(now, fid);
         for (bit, called) in window.called.iter_mut().enumerate() {
             if bits.set & (1 << bit) != 0 {
+                if called.is_some_and(|t| !is_past(now, t, HOLD_OFF * 2)) {
+                    window.again[bit] = Some(now);
+                }
                 *called = Some(now);
             }
         }
@@ -66,18 +71,21 @@ impl Contention {
             true => shape.bits.with(Bits::UPDATE),
             false => shape.bits,
         };
-        self.is_contended(now, fid) || self.is_held_off(now, fid, bits)
+        self.is_contended(now, fid) || !self.held_off(now, fid).and(bits).is_empty()
     }
 
-    /// Was one of these bits called back just now?
-    fn is_held_off(&self, now: Mono, fid: Fid, bits: Bits) -> bool {
-        let Some(window) = self.files.get(&fid) else {
-            return false;
-        };
-        let called = window.called.iter().enumerate();
-        called
-            .filter(|(bit, _)| bits.set & (1 << bit) != 0)
-            .any(|(_, t)| t.is_some_and(|t| !is_past(now, t, HOLD_OFF)))
+    /// The bits that were called back just now.
+    fn held_off(&self, now: Mono, fid: Fid) -> Bits {
+        let window = self.files.get(&fid);
+        window.map_or(Bits::NONE, |window| just_now(now, &window.called))
+    }
+
+    /// The bits that were called back just now, and soon before: who is given
+    /// them beside what it asked for would be called back for them once more.
+    #[must_use]
+    pub fn fought_over(&self, now: Mono, fid: Fid) -> Bits {
+        let window = self.files.get(&fid);
+        window.map_or(Bits::NONE, |window| just_now(now, &window.again))
     }
 
     /// Files remembered.
@@ -117,8 +125,17 @@ impl Contention {
             next: 0,
             contended: None,
             called: [None; BITS],
+            again: [None; BITS],
         });
         window.touched = now;
         window
+    }
+}
+
+fn just_now(now: Mono, called: &[Option<Mono>; BITS]) -> Bits {
+    let is_recent = |called: Option<Mono>| called.is_some_and(|t| !is_past(now, t, HOLD_OFF));
+    let bits = (0..BITS).filter(|bit| is_recent(called[*bit]));
+    Bits {
+        set: bits.map(|bit| 1 << bit).sum(),
     }
 }

@@ -174,10 +174,12 @@ impl Table {
         self.contention.len()
     }
 
-    /// How many locks each client should keep, for its own LRU.
+    /// How many locks each of `clients` should keep, for its own LRU; those that
+    /// have none yet count as well.
     #[must_use]
-    pub fn volume(&self) -> usize {
-        self.limits.volume(self.len, self.holders.len())
+    pub fn volume(&self, clients: usize) -> usize {
+        let clients = clients.max(self.holders.len());
+        self.limits.volume(self.len, clients)
     }
 
     /// Above the soft bound: whom to ask for how many idle locks. Those with

@@ -222,14 +222,17 @@ impl Table {
             self.contention.on_conflict(now, fid);
         }
         let must_wait = resource.must_wait_for(&dispute, holder, &shape, Rank::of(want));
-        let declines = || is_full || self.contention.is_spared(now, fid, &shape);
+        // A part of a file for oneself is of no use.
+        let whole = if want.mode == Mode::Ex { all } else { shape };
+        let declines = || is_full || self.contention.is_spared(now, fid, &whole);
         if want.discretionary && (must_wait || declines()) {
             return self.nothing(now, fid);
         }
         if must_wait {
             return self.wait(now, holder, want, shape);
         }
-        let welcome = resource.welcome(holder, &shape, want.try_bits);
+        let try_bits = want.try_bits.without(self.contention.fought_over(now, fid));
+        let welcome = resource.welcome(holder, &shape, try_bits);
         if want.bits.with(welcome).is_empty() {
             return self.nothing(now, fid);
         }

@@ -4,6 +4,7 @@ use super::session::{Dispatch, Settings};
 use super::{Shard, admin, session, writeback};
 use crate::base::{BoxId, Generation, Lsn, ShardId, TargetId};
 use crate::conf::TargetConf;
+use crate::dlm::Limits;
 use crate::flash::Flash;
 use crate::wire::ShardMap;
 use crate::world::race::within;
@@ -18,6 +19,8 @@ pub struct Begin {
     pub generation: Generation,
     pub map: ShardMap,
     pub lease: Duration,
+    /// How many locks clients may have.
+    pub locks: Limits,
     /// Bytes for cached file data in memory.
     pub memory: u64,
     pub targets: Vec<(TargetId, TargetConf)>,
@@ -40,7 +43,7 @@ pub async fn start<W: World>(
         lease: begin.lease,
         map: begin.map,
     });
-    shard.locks.configure(begin.lease);
+    shard.locks.configure(begin.locks, begin.lease);
     let flash = |e| format!("the cache cannot be read: {e}");
     writeback::start(&shard).await.map_err(flash)?;
     session::start(&shard, &Rc::new(Dispatch))

@@ -21,6 +21,7 @@ use super::world::SimWorld;
 use crate::base::{BoxId, MapEpoch, ShardId, TargetId};
 use crate::client::{Client, ConnectError, Options};
 use crate::conf::{Authority, Disconnected, Prefetch, TargetConf, Writeback};
+use crate::dlm::Limits;
 use crate::flash::{Flash, device};
 use crate::shard::{self, Begin, Shard};
 use crate::store::StoreError;
@@ -37,6 +38,8 @@ pub struct Cluster {
     pub sim: Sim,
     pub conf: RefCell<TargetConf>,
     flash_bytes: u64,
+    /// How many locks the box keeps from its next start on.
+    pub locks: Cell<Limits>,
     fids: Fids,
     /// The running shard, for looking inside.
     shard: Running,
@@ -60,6 +63,7 @@ impl Cluster {
             sim,
             conf: RefCell::new(conf()),
             flash_bytes: FLASH_BYTES,
+            locks: Cell::default(),
             fids: Fids::default(),
             shard: Rc::default(),
             stopped: Rc::default(),
@@ -92,10 +96,11 @@ impl Cluster {
         let world = self.sim.world(BOX);
         self.stopped.set(false);
         let (bytes, conf) = (self.flash_bytes, self.conf.borrow().clone());
+        let locks = self.locks.get();
         let (running, stopped) = (Rc::clone(&self.shard), Rc::clone(&self.stopped));
         let inside = world.clone();
         world.spawn(async move {
-            let ended = serve(&inside, bytes, conf, running).await;
+            let ended = serve(&inside, (bytes, locks), conf, running).await;
             if let Err(why) = ended {
                 inside.log(Level::Error, &format!("the box ended: {why}"));
             }
@@ -168,7 +173,7 @@ impl Cluster {
 /// What the control thread and the shard's thread do, in one task.
 async fn serve(
     world: &SimWorld,
-    bytes: u64,
+    (bytes, locks): (u64, Limits),
     conf: TargetConf,
     running: Running,
 ) -> Result<(), String> {
@@ -184,6 +189,7 @@ async fn serve(
             ranges: vec![(0, ShardId(0))],
         },
         lease: Duration::from_secs(10),
+        locks,
         memory: 4 << 20,
         targets: vec![(TARGET, conf)],
     };

@@ -24,7 +24,7 @@ const BYTES_MAX: usize = 20_000;
 
 fn how_long() -> Duration {
     let secs = std::env::var("FOREBAY_TORTURE_SECS").ok();
-    Duration::from_secs(secs.map_or(30, |s| s.parse().expect("seconds")))
+    Duration::from_secs(secs.map_or(60, |s| s.parse().expect("seconds")))
 }
 
 #[test]

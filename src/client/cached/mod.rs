@@ -51,6 +51,9 @@ const TERM_MAX: Duration = Duration::from_secs(5);
 /// Files that are remembered; each has a lock, at the box, too.
 const FILES_MAX: usize = 1 << 17;
 
+/// Locks that are kept at most, whatever the box says.
+const LOCKS_MAX: usize = 2 * FILES_MAX;
+
 /// Files given up at a time when there are more.
 const RECLAIMED: usize = 64;
 
@@ -69,6 +72,8 @@ pub struct Cached {
     lapsed: Cell<bool>,
     /// Calls answered without the box.
     hits: Cell<u64>,
+    /// Locks that the box wants this client to keep at most; 0: it did not say.
+    volume: Cell<u32>,
     /// Locks to be claimed again before the replay is over.
     claims: RefCell<Vec<crate::wire::LockGrant>>,
 }
@@ -408,11 +413,21 @@ fn learn_name(cached: &Cached, (dir, name): (Fid, &Name), fid: Fid, since: Since
     }
 }
 
+/// The box says how many locks this client should keep.
+pub fn on_volume<W: World>(import: &Rc<Import<W>>, volume: u32) {
+    import.cached.volume.set(volume);
+    reclaim(import);
+}
+
 /// Gives up what has not been asked for lately, if there is too much.
 fn reclaim<W: World>(import: &Rc<Import<W>>) {
     let cached = &import.cached;
-    let is_full = || cached.known.borrow().len() > FILES_MAX || cached.locks() > 2 * FILES_MAX;
-    if !is_full() {
+    let locks_max = match cached.volume.get() {
+        0 => LOCKS_MAX,
+        volume => LOCKS_MAX.min(volume as usize),
+    };
+    let is_full = cached.known.borrow().len() > FILES_MAX || cached.locks() > locks_max;
+    if !is_full {
         return;
     }
     for _ in 0..RECLAIMED {

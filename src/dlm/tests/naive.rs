@@ -188,6 +188,19 @@ impl Naive {
             return self.nothing(now, want.fid);
         }
         if !must_wait {
+            // Who did not wait for it gets nothing that was just called back,
+            // and less than two seconds before that.
+            let mut item = item;
+            let second = Duration::from_secs(1);
+            for bit in (0..7).map(|n| 1u64 << n) {
+                let called = self.called.iter();
+                let called = called.filter(|(_, f, bits)| *f == want.fid && bits & bit != 0);
+                let times: Vec<Mono> = called.map(|(t, ..)| *t).collect();
+                let is_again = |w: &[Mono]| w[1] - w[0] < second * 2 && now - w[1] < second;
+                if times.windows(2).any(is_again) {
+                    item.want.try_bits.set &= !bit;
+                }
+            }
             return match self.grant(now, item) {
                 Some(grant) => {
                     self.settle(now);
@@ -426,6 +439,9 @@ impl Naive {
 
     fn held_off(&self, now: Mono, item: &Item) -> bool {
         let mut set = item.want.bits.set;
+        if item.want.mode == Mode::Ex {
+            set |= item.want.try_bits.set;
+        }
         if item.want.bits.has(Bits::DATA) && writes(item.want.mode) {
             set |= Bits::UPDATE.set;
         }

@@ -567,20 +567,21 @@ fn holders_with_more_than_their_share_are_asked_for_what_is_too_much() {
         holder_max: 200,
     };
     let mut table = Table::new(limits);
-    let mut volumes = vec![table.volume()];
+    let mut volumes = vec![table.volume(0)];
     let mut next = 0;
     for (holder, count) in [(A, 10), (B, 40), (C, 100)] {
         for _ in 0..count {
             next += 1;
             let file = Want::of(id(next), Fid::new(1, next as u32), Mode::Pr, Bits::PERM);
             granted(table.enqueue(ms(0), holder, &file));
-            volumes.push(table.volume());
+            volumes.push(table.volume(0));
             assert_eq!(table.shrink().is_empty(), next <= 100);
         }
     }
     assert_eq!(volumes.first(), Some(&200), "there is room");
     assert_eq!(volumes.last(), Some(&33), "an equal share");
     assert!(volumes.is_sorted_by(|a, b| a >= b));
+    assert_eq!(table.volume(10), 10, "others have a share, too");
     let asked = table.shrink();
     assert_eq!(asked, [(B, 5), (C, 46)]);
 }

@@ -42,13 +42,6 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Bounds of the table: some 150 bytes a lock, so 300 MiB when full.
-const LIMITS: Limits = Limits {
-    locks_max: 2_000_000,
-    locks_soft: 1_500_000,
-    holder_max: 500_000,
-};
-
 /// The lock table and who waits for it.
 pub struct Locks {
     table: RefCell<Table>,
@@ -66,7 +59,7 @@ pub struct Locks {
 impl Default for Locks {
     fn default() -> Locks {
         Locks {
-            table: RefCell::new(Table::new(LIMITS)),
+            table: RefCell::new(Table::new(Limits::default())),
             waits: RefCell::default(),
             exports: RefCell::default(),
             ghosts: RefCell::default(),
@@ -78,9 +71,17 @@ impl Default for Locks {
 }
 
 impl Locks {
-    /// Before the first client: how long one may take to answer a callback.
-    pub fn configure(&self, answer: Duration) {
-        *self.table.borrow_mut() = Table::with_time(LIMITS, answer);
+    /// Before the first client: how many locks there may be, and how long a
+    /// client may take to answer a callback.
+    pub fn configure(&self, limits: Limits, answer: Duration) {
+        *self.table.borrow_mut() = Table::with_time(limits, answer);
+    }
+
+    /// How many locks each client should keep.
+    #[must_use]
+    pub fn volume(&self) -> u32 {
+        let clients = self.exports.borrow().len();
+        u32::try_from(self.table.borrow().volume(clients)).unwrap_or(u32::MAX)
     }
 
     /// A number for a new export.

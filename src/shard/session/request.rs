@@ -407,6 +407,7 @@ pub(super) fn reply_head<W: World>(shard: &Shard<W>, export: &Export) -> ReplyHe
         lease_ms: u32::try_from(lease.as_millis()).unwrap_or(u32::MAX),
         estimate_us: shard.sessions.estimate.0.get(),
         grant_bytes: grants::tell(shard, export),
+        lock_volume: shard.locks.volume(),
         ..ReplyHead::default()
     }
 }
