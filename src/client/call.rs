@@ -154,6 +154,11 @@ impl Call {
         Call(pending)
     }
 
+    /// Was it ever sent?
+    pub(super) fn is_sent(&self) -> bool {
+        self.0.xid.get() > Xid(0)
+    }
+
     /// Has it ended?
     #[must_use]
     pub fn is_done(&self) -> bool {

@@ -7,7 +7,7 @@
 //!                └─► interrupted: Unwait ─► Withdrawn: EINTR | Granted: success
 //! ```
 
-use super::{CallError, Client, Context, Import, Outcome};
+use super::{Call, CallError, Client, Context, Import, Outcome};
 use crate::base::{ClientId, Errno, Extent, Fid, HeldLock, LockKind, OpenId, OwnerKind, WaitId};
 use crate::dlm::{FileLocks, LockAsked, LockOwner, OwnedLocks};
 use crate::wire::filelock::{LockState, Locked, Relock, Setlk, Unwait};
@@ -46,6 +46,34 @@ pub(super) struct Book {
     lost: BTreeMap<(Fid, LockOwner), Vec<OpenId>>,
     waits: BTreeMap<WaitId, Rc<Waiting>>,
     last_wait: u64,
+    /// Calls that have no result yet, by their numbers.
+    underway: BTreeMap<u64, Underway>,
+    last_call: u64,
+}
+
+/// A call without a result. Once it was sent the box may have done it, and have
+/// given others what it gives up: a box that restarts is not asked for that.
+struct Underway {
+    owner: LockOwner,
+    asked: LockCall,
+    /// The request, as it was last made; before it, another may have been sent.
+    call: Option<Call>,
+    is_sent: bool,
+    /// A box that restarted was asked for less than the owner had.
+    has_cost: bool,
+}
+
+/// One of them, until this is dropped.
+struct Number<W: World> {
+    client: Client<W>,
+    number: u64,
+}
+
+impl<W: World> Drop for Number<W> {
+    fn drop(&mut self) {
+        let mut book = self.client.0.file_locks.borrow_mut();
+        book.underway.remove(&self.number);
+    }
 }
 
 /// A lock that is waited for.
@@ -70,7 +98,8 @@ impl<W: World> Client<W> {
     ///
     /// # Errors
     /// What the box answered: EAGAIN, EDEADLK, ENOLCK. EIO, once, if locks that
-    /// the owner had on the file were lost. [`CallError::Interrupted`]: it was
+    /// the owner had on the file were lost, or if the call failed over a restart
+    /// of the box that made them weaker. [`CallError::Interrupted`]: it was
     /// waited for, `raised` ended, and nobody waits any more.
     pub async fn lock(
         &self,
@@ -93,16 +122,19 @@ impl<W: World> Client<W> {
         if lost.is_some() {
             return Err(CallError::Failed(Errno::EIO));
         }
-        if asked.kind.is_none() {
-            // Once it is sent others may have it: a box that restarts before it
-            // answers must not be asked for it.
-            let mut book = self.0.file_locks.borrow_mut();
-            book.note(owner, &asked, true);
-        }
         let wait = (asked.wait && asked.kind.is_some()).then(|| self.begin_wait());
         let heard = Cell::new(false);
-        let settled = self.settle_lock(context, asked, wait.as_ref(), raised, &heard);
-        let result = settled.await;
+        let number = self.begin_lock(owner, asked);
+        let way = Way {
+            number: number.number,
+            wait: wait.as_ref(),
+            heard: &heard,
+        };
+        let mut result = self.settle_lock(context, asked, &way, raised).await;
+        if result.is_err() && owner.kind != OwnerKind::Flock && self.has_cost(&number) {
+            result = Err(CallError::Failed(Errno::EIO));
+        }
+        drop(number);
         let mut book = self.0.file_locks.borrow_mut();
         if let Some((id, _)) = wait {
             book.waits.remove(&id);
@@ -139,6 +171,30 @@ impl<W: World> Client<W> {
             .retain(|(of, _), opens| *of != fid || !opens.contains(&open));
     }
 
+    fn begin_lock(&self, owner: LockOwner, asked: LockCall) -> Number<W> {
+        let mut book = self.0.file_locks.borrow_mut();
+        book.last_call += 1;
+        let number = book.last_call;
+        let underway = Underway {
+            owner,
+            asked,
+            call: None,
+            is_sent: false,
+            has_cost: false,
+        };
+        book.underway.insert(number, underway);
+        let client = self.clone();
+        Number { client, number }
+    }
+
+    /// Has a restart of the box made the owner's locks weaker meanwhile?
+    fn has_cost(&self, number: &Number<W>) -> bool {
+        let book = self.0.file_locks.borrow();
+        book.underway
+            .get(&number.number)
+            .is_some_and(|underway| underway.has_cost)
+    }
+
     fn begin_wait(&self) -> (WaitId, Rc<Waiting>) {
         let mut book = self.0.file_locks.borrow_mut();
         book.last_wait += 1;
@@ -148,16 +204,15 @@ impl<W: World> Client<W> {
         (id, waiting)
     }
 
-    /// Asks until there is a result, over any number of connections. `heard`:
-    /// the box has answered, and may have a wait by now.
+    /// Asks until there is a result, over any number of connections.
     async fn settle_lock(
         &self,
         context: &Context,
         asked: LockCall,
-        wait: Option<&(WaitId, Rc<Waiting>)>,
+        way: &Way<'_>,
         raised: impl Future<Output = ()>,
-        heard: &Cell<bool>,
     ) -> Result<(), CallError> {
+        let Way { wait, heard, .. } = *way;
         let mut raised = Raised {
             future: pin!(raised),
             is_raised: false,
@@ -171,7 +226,7 @@ impl<W: World> Client<W> {
                 pid: asked.pid,
                 wait: wait.map(|(id, _)| *id),
             });
-            let outcome = self.ask_lock(context, request, &mut raised).await;
+            let outcome = self.ask_lock(context, request, way, &mut raised).await;
             let state = match (state_of(outcome), wait) {
                 // Not sent this time: but the box may have the wait.
                 (Err(CallError::Interrupted), Some((id, _))) if heard.get() => {
@@ -242,9 +297,14 @@ impl<W: World> Client<W> {
         &self,
         context: &Context,
         request: Request,
+        way: &Way<'_>,
         raised: &mut Raised<'_, F>,
     ) -> Outcome {
         let call = self.begin(context, request, None);
+        if let Some(underway) = self.0.file_locks.borrow_mut().underway.get_mut(&way.number) {
+            underway.is_sent = underway.is_sent();
+            underway.call = Some(call.clone());
+        }
         let mut reply = pin!(call.clone().reply());
         poll_fn(|cx| {
             if !raised.is_raised && raised.poll(cx) {
@@ -253,6 +313,20 @@ impl<W: World> Client<W> {
             reply.as_mut().poll(cx)
         })
         .await
+    }
+}
+
+/// How a call is known while it is under way.
+struct Way<'a> {
+    number: u64,
+    wait: Option<&'a (WaitId, Rc<Waiting>)>,
+    /// The box has answered, and may have a wait by now.
+    heard: &'a Cell<bool>,
+}
+
+impl Underway {
+    fn is_sent(&self) -> bool {
+        self.is_sent || self.call.as_ref().is_some_and(Call::is_sent)
     }
 }
 
@@ -313,6 +387,29 @@ impl Book {
         }
     }
 
+    /// What a box that restarted is to be asked for: not for what calls under
+    /// way give up, nor for more than they leave. A flock is given up before it
+    /// becomes another.
+    fn claimable(&mut self, client: ClientId) -> Vec<OwnedLocks> {
+        for underway in self.underway.values_mut().filter(|u| u.is_sent()) {
+            let (owner, asked) = (underway.owner, underway.asked);
+            match asked.kind {
+                Some(kind) if owner.kind == OwnerKind::Flock => {
+                    if self.held.kind_of(asked.fid, owner) != Some(kind) {
+                        self.held.release(asked.fid, owner);
+                    }
+                }
+                Some(LockKind::Write) => {}
+                Some(LockKind::Read) => {
+                    underway.has_cost |= self.held.weaken(asked.fid, owner, asked.range);
+                }
+                // What has no room here stays, and is claimed in vain at most.
+                None => drop(self.held.unlock(asked.fid, owner, asked.range)),
+            }
+        }
+        self.held.held_by(client)
+    }
+
     pub fn on_notice(&mut self, notice: &Notice) {
         let Notice::Locked(Locked { wait, status }) = notice else {
             return;
@@ -354,7 +451,7 @@ pub(super) fn claims<W: World>(import: &Rc<Import<W>>) -> Vec<Frame> {
         evicted(import);
         return Vec::new();
     }
-    let held = import.file_locks.borrow().held.held_by(import.id);
+    let held = import.file_locks.borrow_mut().claimable(import.id);
     let each = held.into_iter().map(|own| {
         let request = Request::Relock(Relock {
             fid: own.fid,

@@ -248,7 +248,9 @@ impl FileLocks {
         self.owners_of(client).into_iter().map(each).collect()
     }
 
-    fn kind_of(&self, fid: Fid, owner: LockOwner) -> Option<LockKind> {
+    /// The kind of an owner's first lock: of a flock, of all it has.
+    #[must_use]
+    pub fn kind_of(&self, fid: Fid, owner: LockOwner) -> Option<LockKind> {
         let held = self.files.get(&fid)?.held.get(&owner)?;
         held.first().map(|lock| lock.kind)
     }
@@ -350,6 +352,32 @@ impl FileLocks {
     pub fn note(&mut self, fid: Fid, asked: LockAsked) {
         let asked = whole(asked);
         self.take(fid, &asked);
+    }
+
+    /// Makes what `owner` has of `range` shared, as far as it is exclusive; whether
+    /// anything changed. For a copy, whose table would have to wake others.
+    pub fn weaken(&mut self, fid: Fid, owner: LockOwner, range: Extent) -> bool {
+        let held = self.files.get(&fid).and_then(|file| file.held.get(&owner));
+        let held = held.cloned().unwrap_or_default();
+        let strong = held.iter().filter(|lock| lock.kind == LockKind::Write);
+        let parts = strong.filter_map(|lock| {
+            let (start, end) = (
+                lock.range.start.max(range.start),
+                lock.range.end.min(range.end),
+            );
+            (start <= end).then_some(HeldLock {
+                range: Extent { start, end },
+                kind: LockKind::Read,
+                ..*lock
+            })
+        });
+        let parts: Vec<_> = parts.collect();
+        let mut has_changed = false;
+        for part in parts {
+            // What has no room here stays as it is, and is claimed in vain at most.
+            has_changed |= self.replace(fid, owner, part.range, Some(part)) == Ok(true);
+        }
+        has_changed
     }
 
     /// Takes a lock that nobody is in the way of: `Granted` or `TooMany`.

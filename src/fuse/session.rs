@@ -59,6 +59,8 @@ pub(super) struct Origin {
     pub interrupt: Interrupt,
     /// When it came, in the order of takings (`kept::races`).
     pub begun: u64,
+    /// How many page fills of its node had begun by then (`kept::pages`).
+    pub fills: u64,
 }
 
 /// One request to the box, and all that goes with it.
@@ -163,6 +165,7 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
             caller: self.callers.borrow_mut().of(&head, self.world.now()),
             interrupt,
             begun: self.kept.borrow().races.now(),
+            fills: self.kept.borrow().pages.begun(head.nodeid),
         };
         let is_fill = self.begins_fill(&origin, &op);
         let session = Rc::clone(self);

@@ -32,4 +32,4 @@ pub use record::{Dirent, Inode, Observed, Owed, OwedOp};
 pub use view::{Bounds, Ctx, Need, Stop, View};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

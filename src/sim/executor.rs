@@ -6,7 +6,7 @@ use super::origin::Origin;
 use crate::base::{Mono, TargetId};
 use crate::world::Level;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::future::{Future, poll_fn};
 use std::panic::Location;
@@ -44,6 +44,10 @@ pub(super) struct Core {
     pub(super) origins: RefCell<BTreeMap<TargetId, Origin>>,
     /// Nodes whose processes are stopped, and their tasks that are ready.
     pub(super) paused: RefCell<BTreeMap<u64, Vec<u64>>>,
+    /// Tasks that run before any others that are ready.
+    first: RefCell<VecDeque<u64>>,
+    /// The task that runs.
+    pub(super) running: Cell<u64>,
     log: RefCell<Vec<String>>,
     echo: bool,
 }
@@ -108,6 +112,8 @@ impl Sim {
                 cuts: RefCell::default(),
                 origins: RefCell::default(),
                 paused: RefCell::default(),
+                first: RefCell::default(),
+                running: Cell::default(),
                 log: RefCell::default(),
                 echo: std::env::var_os("FOREBAY_SIM_LOG").is_some(),
             }),
@@ -296,6 +302,9 @@ impl Core {
 
     /// Takes a ready task: any of them, by the seed's choice.
     fn next_ready(&self) -> Option<u64> {
+        if let Some(first) = self.first.borrow_mut().pop_front() {
+            return Some(first);
+        }
         let mut ready = self.ready.lock();
         if ready.is_empty() {
             return None;
@@ -321,6 +330,7 @@ impl Core {
         };
         self.trace("poll", id);
         self.count_poll();
+        self.running.set(id);
         let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
         // A task that crashed its own node is no longer listed: it is dropped here.
         match (polled, self.tasks.borrow_mut().get_mut(&id)) {
@@ -344,8 +354,9 @@ impl Core {
         }
     }
 
-    /// Lets the tasks of a paused node run again.
-    pub(super) fn resume(&self, node: u64) {
+    /// Lets the tasks of a paused node run again; `first` before any other.
+    pub(super) fn resume(&self, node: u64, first: &[u64]) {
+        self.first.borrow_mut().extend(first);
         let held = self.paused.borrow_mut().remove(&node);
         for id in held.into_iter().flatten() {
             if let Some(task) = self.tasks.borrow().get(&id) {

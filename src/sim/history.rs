@@ -120,8 +120,10 @@ pub fn check(first: u64, records: &[Record], end: u64) -> Result<(), Contradicti
             let open = all.iter().enumerate();
             open.filter(move |(n, _)| done & (1 << n) == 0)
         };
-        // Whatever returned before another was called comes before it.
-        let first_return = left().map(|(_, r)| r.returned).min().unwrap_or(u64::MAX);
+        // Whatever returned before another was called comes before it, if it
+        // happened.
+        let sure = left().filter(|(_, r)| !r.deed.is_uncertain());
+        let first_return = sure.map(|(_, r)| r.returned).min().unwrap_or(u64::MAX);
         for (n, r) in left().filter(|(_, r)| r.called < first_return) {
             if let Some(next) = r.deed.after(state) {
                 todo.push((done | 1 << n, next));
@@ -189,6 +191,9 @@ mod tests {
             Ok(())
         );
         assert!(check(0, &history(&[open, (2, 3, Read(5)), (4, 5, Read(0))]), END).is_err());
+        // Also if its call has ended.
+        let ended = (1, 2, MaybeWrite(5));
+        assert_eq!(check(0, &history(&[ended, (3, 4, Read(0))]), END), Ok(()));
     }
 
     #[test]

@@ -122,7 +122,7 @@ impl Sim {
             origin.abandon(&self.core, node.id);
         }
         self.core.drop_tasks(|of| of == node.id);
-        self.core.resume(node.id);
+        self.core.resume(node.id, &[]);
         drop(node.arrivals.take());
     }
 
@@ -134,11 +134,18 @@ impl Sim {
         self.core.paused.borrow_mut().entry(node.id).or_default();
     }
 
-    /// The processes of the node go on.
-    pub fn resume(&self, name: &str) {
+    /// The processes of the node go on; those tasks before any other that were
+    /// in the middle of something when they stopped.
+    pub fn resume(&self, name: &str, first: &[u64]) {
         let node = self.core.node_or_new(name);
         self.core.trace("resume", node.id);
-        self.core.resume(node.id);
+        self.core.resume(node.id, first);
+    }
+
+    /// The task that asks, for [`resume`](Self::resume).
+    #[must_use]
+    pub fn task(&self) -> u64 {
+        self.core.running.get()
     }
 
     /// Asks every shard of the node to stop.

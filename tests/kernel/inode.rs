@@ -29,6 +29,8 @@ pub struct Inode {
     pub names: RefCell<BTreeMap<Name, Rc<Dentry>>>,
     /// Names in look-up (`d_alloc_parallel`): one task asks for each.
     pub in_lookup: RefCell<BTreeSet<Name>>,
+    /// Names whose invalidation waits for the semaphore, once for each.
+    pub to_drop: RefCell<Vec<Name>>,
     pub looked_up: Signal,
     /// The page cache.
     pub pages: RefCell<BTreeMap<u64, Rc<Folio>>>,
@@ -91,6 +93,7 @@ impl Inode {
             is_unstable: Cell::new(false),
             names: RefCell::default(),
             in_lookup: RefCell::default(),
+            to_drop: RefCell::default(),
             looked_up: Signal::default(),
             pages: RefCell::default(),
             writing: Cell::new(0),

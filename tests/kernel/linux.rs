@@ -80,7 +80,10 @@ pub struct Stopped {
     pub since: Cell<Option<Mono>>,
     /// End of the last stop, and how long it was.
     pub last: Cell<(Mono, Duration)>,
-    pub changed: Signal,
+    /// Tasks of the process that write a reply: its one thread is in that system
+    /// call, and does nothing else before it has returned.
+    writing: RefCell<Vec<u64>>,
+    changed: Signal,
 }
 
 enum Waiter {
@@ -243,8 +246,9 @@ impl Linux {
             linux.world.sleep(for_).await;
             linux.stopped.since.set(None);
             linux.stopped.last.set((linux.now(), for_));
-            linux.sim.resume(&linux.mount);
             linux.stopped.changed.notify();
+            let writing = linux.stopped.writing.take();
+            linux.sim.resume(&linux.mount, &writing);
         });
     }
 
@@ -264,6 +268,7 @@ impl Linux {
             self.stop(Duration::from_millis(1 + self.below(20_000)));
         }
         while self.stopped.since.get().is_some() {
+            self.stopped.writing.borrow_mut().push(self.sim.task());
             self.stopped.changed.wait().await;
         }
         let said = answer.as_ref().map(|bytes| bytes.len());
@@ -342,7 +347,7 @@ pub fn no_attr() -> FuseAttr {
 }
 
 /// Linux 6.16, which has dentry epochs.
-const MINOR_EPOCHS: u32 = 44;
+pub const MINOR_EPOCHS: u32 = 44;
 /// A lease, less what may have gone by since the box was heard last.
 const OUT_OF_DATE: Duration = Duration::from_secs(6);
 /// After a stop everything is taken back within this.

@@ -20,7 +20,6 @@ pub async fn mount(
     cluster: &Cluster,
     name: &str,
     minor: u32,
-    ahead: bool,
     seed: u64,
 ) -> (Linux, Client<SimWorld>) {
     let linux = Linux::new(&cluster.sim, name, minor, seed);
@@ -29,7 +28,6 @@ pub async fn mount(
         name: name.to_owned(),
         first_connect: Duration::from_secs(120),
         locks: true,
-        ahead,
         callers_checked: true,
         ..Options::default()
     };
@@ -59,6 +57,7 @@ async fn carry(linux: Linux, session: Mount) {
             let (now, most) = linux.contexts.get();
             linux.contexts.set((now + 1, most.max(now + 1)));
             let result = linux.notify(&letter.notice).await;
+            linux.say(|| format!("has taken in {:?}: {result:?}", letter.notice));
             let (now, most) = linux.contexts.get();
             linux.contexts.set((now - 1, most));
             letter.end(result);

@@ -3,7 +3,7 @@
 //! `fuse_dentry_revalidate`, `fuse_create_open`).
 
 use crate::inode::{Dentry, Inode};
-use crate::linux::{Linux, decode, valid_for};
+use crate::linux::{Linux, MINOR_EPOCHS, decode, valid_for};
 use crate::locks::Down;
 use forebay::base::{Errno, Mono, Name};
 use forebay::fuse::abi::input::CreateIn;
@@ -155,6 +155,8 @@ impl Linux {
     }
 
     pub fn hash(&self, dir: &Inode, name: &Name, dentry: &Rc<Dentry>) {
+        let (node, until) = (dir.nodeid, dentry.until.get());
+        self.say(|| format!("{name} of node {node} is believed until {until:?}"));
         dir.names
             .borrow_mut()
             .insert(name.clone(), Rc::clone(dentry));
@@ -282,12 +284,27 @@ impl Linux {
     /// `fuse_reverse_inval_entry`.
     pub async fn invalidate_entry(&self, parent: u64, name: &Name) -> Result<(), Errno> {
         let dir = self.find(parent).ok_or(Errno::ENOENT)?;
+        dir.to_drop.borrow_mut().push(name.clone());
         let _down = self.down(&dir, name, true).await;
+        let at = dir.to_drop.borrow().iter().position(|n| n == name);
+        dir.to_drop
+            .borrow_mut()
+            .swap_remove(at.expect("as it was put"));
         let dentry = dir.names.borrow().get(name).cloned();
         let dentry = dentry.ok_or(Errno::ENOENT)?;
         self.dir_changed(&dir);
         self.unhash(&dir, name, &dentry);
         Ok(())
+    }
+
+    /// The mount was stopped for so long that others may have changed the name;
+    /// it goes on, and has said that the name is not to be believed. A kernel
+    /// without epochs makes that wait for the directory's semaphore, which a task
+    /// may hold that was answered and does not get to run: no mount can help it.
+    pub fn is_dropped_late(&self, dir: &Inode, name: &Name) -> bool {
+        let is_waiting = dir.to_drop.borrow().contains(name);
+        let goes_on = self.stopped.since.get().is_none();
+        is_waiting && goes_on && self.minor < MINOR_EPOCHS && self.is_out_of_date()
     }
 
     fn dir_changed(&self, dir: &Inode) {

@@ -3,6 +3,7 @@
 
 use crate::check::{as_many_as_can_be_checked, shortest, until, without_lost};
 use crate::linux::Linux;
+use crate::losses::{Losses, Shared};
 use crate::mounts::mount;
 use crate::work::{Place, Role, Worker};
 use forebay::base::{Errno, FileKind, Mono};
@@ -92,6 +93,10 @@ pub struct Sum {
     pub laundered: u64,
     pub stops: u64,
     pub lost: usize,
+    /// Changes that clients had answered ahead of the box.
+    pub ahead: u64,
+    /// Those of them that evictions cost.
+    pub ahead_lost: usize,
     pub contexts: usize,
     pub longest: Duration,
     pub trace: u64,
@@ -106,6 +111,8 @@ impl Sum {
         self.laundered += one.laundered;
         self.stops += one.stops;
         self.lost += one.lost;
+        self.ahead += one.ahead;
+        self.ahead_lost += one.ahead_lost;
         self.contexts = self.contexts.max(one.contexts);
         self.longest = self.longest.max(one.longest);
     }
@@ -116,6 +123,8 @@ impl Sum {
 pub enum Object {
     /// A name's file, by its inode number.
     Name(u8),
+    /// The same in the directory of a machine.
+    Own(u8, u8),
     Mode(u8),
     Size(u8),
     /// Eight bytes of a file.
@@ -124,6 +133,9 @@ pub enum Object {
 
 /// A machine, and the ticks between which it changed something.
 type Change = (usize, u64, u64);
+
+/// A machine's kernel, and the client below its mount.
+type Machine = (Linux, Client<SimWorld>);
 
 /// What the applications of a run have in common.
 pub struct Run {
@@ -135,6 +147,8 @@ pub struct Run {
     /// From when on nobody can tell what an object is.
     cuts: RefCell<BTreeMap<Object, u64>>,
     pub first: RefCell<BTreeMap<Object, u64>>,
+    pub shared: RefCell<Shared>,
+    pub losses: RefCell<Losses>,
     pub working: Cell<usize>,
     pub failed: RefCell<Option<String>>,
     /// System calls under way: since when, and what.
@@ -222,21 +236,25 @@ pub fn run(seed: u64, plan: Plan) -> Result<Sum, String> {
         changes: RefCell::default(),
         cuts: RefCell::default(),
         first: RefCell::default(),
+        shared: RefCell::default(),
+        losses: RefCell::default(),
         working: Cell::new(0),
         failed: RefCell::default(),
         busy: RefCell::default(),
         longest: Cell::default(),
         value: Cell::new(1000),
     });
-    let linuxes = RefCell::default();
-    let played = cluster.run(play(&cluster, &run, &linuxes));
-    let linuxes: Vec<Linux> = linuxes.take();
+    let machines = RefCell::default();
+    let played = cluster.run(play(&cluster, &run, &machines));
+    let machines: Vec<Machine> = machines.take();
+    let linuxes: Vec<Linux> = machines.iter().map(|(linux, _)| linux.clone()).collect();
     let report = |e: String| format!("seed {seed} ({plan:?}): {e}");
     played.map_err(|e| report(with_waits(e, &linuxes)))?;
     let records = run.records.borrow();
     for (object, records) in records.iter() {
         let first = run.first.borrow().get(object).copied().unwrap_or(0);
-        let mut records = without_lost(records, &linuxes);
+        let records = run.losses.borrow().certain(*object, records);
+        let mut records = without_lost(&records, &linuxes);
         records.retain(|r| !matches!(r.deed, Deed::Read(_)) || !run.is_beside_own(*object, r));
         if let Some(cut) = run.cuts.borrow().get(object) {
             records = until(*cut, &records);
@@ -256,6 +274,11 @@ pub fn run(seed: u64, plan: Plan) -> Result<Sum, String> {
         laundered: total(|l| l.counts.laundered.get()),
         stops: total(|l| l.counts.stops.get()),
         lost: linuxes.iter().map(|l| l.lost.borrow().len()).sum(),
+        ahead: machines
+            .iter()
+            .map(|(_, client)| client.counters().ahead)
+            .sum(),
+        ahead_lost: run.losses.borrow().len(),
         contexts: linuxes
             .iter()
             .map(|l| l.contexts.get().1)
@@ -280,7 +303,7 @@ fn with_waits(why: String, linuxes: &[Linux]) -> String {
 async fn play(
     cluster: &Cluster,
     run: &Rc<Run>,
-    linuxes: &RefCell<Vec<Linux>>,
+    machines: &RefCell<Vec<Machine>>,
 ) -> Result<(), String> {
     let plan = run.plan;
     cluster.start();
@@ -288,26 +311,23 @@ async fn play(
     let seed = cluster.sim.seed();
     let mut rng = fastrand::Rng::with_seed(seed);
     for n in 0..plan.mounts {
-        // What evictions cost of it would have to be told apart.
-        let ahead = matches!(
-            plan.trouble,
-            Trouble::None | Trouble::Drops | Trouble::Crashes
-        );
         let name = format!("m{n}");
-        let (linux, _) = mount(cluster, &name, plan.minor, ahead, rng.u64(..)).await;
-        linuxes.borrow_mut().push(linux);
+        let machine = mount(cluster, &name, plan.minor, rng.u64(..)).await;
+        machines.borrow_mut().push(machine);
     }
-    let all = linuxes.borrow().clone();
+    let machines = machines.borrow().clone();
+    let all: Vec<Linux> = machines.iter().map(|(linux, _)| linux.clone()).collect();
     match plan.trouble {
         Trouble::Drops => cluster.sim.faults(|f| f.net_drop_one_in = 150),
         Trouble::Stops => all.iter().for_each(|l| l.stop_one_in.set(150)),
         Trouble::LateReplies => all.iter().for_each(|l| l.stop_one_in.set(40)),
         _ => {}
     }
-    for (n, linux) in all.iter().enumerate() {
+    for (n, machine) in machines.iter().enumerate() {
+        let (linux, _) = machine;
         let place = Place::find(linux).await.map_err(|e| e.to_string())?;
         for role in Role::ALL {
-            let worker = Worker::new(n, role, linux, run, &place, rng.fork());
+            let worker = Worker::new(n, role, machine, run, &place, rng.fork());
             run.working.set(run.working.get() + 1);
             linux.world.spawn(worker.work(plan.deeds));
         }
@@ -356,7 +376,13 @@ async fn prepare(cluster: &Cluster, run: &Run) -> Result<(), CallError> {
     let actor = cluster.client("maker").await;
     let client: Client<SimWorld> = actor.map_err(|_| CallError::TimedOut)?.client;
     let root = client.at_root(Context::of(0, 0));
-    root.directory(Place::DIR).await?;
+    let dir = root.directory(Place::DIR).await?.fid();
+    let mut own = Vec::new();
+    for n in 0..run.plan.mounts {
+        let at = root.directory(&Place::own(n as u8)).await?;
+        own.push(at.fid());
+    }
+    let mut files = Vec::new();
     for n in 0..Place::FILES {
         let file = root.create_file(&Place::file(n)).await?;
         let bytes = vec![0; Place::BYTES as usize];
@@ -366,8 +392,10 @@ async fn prepare(cluster: &Cluster, run: &Run) -> Result<(), CallError> {
         let first = |object, value| run.first.borrow_mut().insert(object, value);
         first(Object::Mode(n), u64::from(attr.mode));
         first(Object::Size(n), attr.size);
+        files.push(file.fid);
         root.close(file).await?;
     }
+    *run.shared.borrow_mut() = Shared { dir, own, files };
     client.close().await;
     Ok(())
 }

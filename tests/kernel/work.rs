@@ -6,7 +6,9 @@ use crate::linux::Linux;
 use crate::names::Created;
 use crate::run::{Object, Run, is_trouble};
 use forebay::base::{Errno, Name};
+use forebay::client::Client;
 use forebay::fuse::abi::output::FuseAttr;
+use forebay::sim::SimWorld;
 use forebay::sim::history::{Deed, Record};
 use forebay::world::World;
 use std::cell::{Cell, RefCell};
@@ -24,15 +26,19 @@ pub enum Role {
     Bytes,
     /// Cuts and grows a file that it has mapped.
     Sizes,
+    /// Makes and removes names in its machine's own directory, where others look
+    /// seldom: most of that is answered ahead of the box.
+    Own,
 }
 
 impl Role {
-    pub const ALL: [Role; 5] = [
+    pub const ALL: [Role; 6] = [
         Role::Looks,
         Role::Looks,
         Role::Names,
         Role::Bytes,
         Role::Sizes,
+        Role::Own,
     ];
 }
 
@@ -47,9 +53,14 @@ impl Place {
     pub const FILES: u8 = 3;
     pub const BYTES: u64 = 3 * PAGE;
     /// Names in the directory.
-    const NAMES: u8 = 3;
+    pub const NAMES: u8 = 3;
     /// The file whose size changes, never below its first page.
     pub const SIZED: u8 = 2;
+
+    /// The directory of a machine.
+    pub fn own(machine: u8) -> String {
+        format!("o{machine}")
+    }
 
     pub fn file(n: u8) -> String {
         format!("f{n}")
@@ -67,6 +78,7 @@ pub struct Worker {
     pub machine: usize,
     pub role: Role,
     pub linux: Linux,
+    client: Client<SimWorld>,
     pub run: Rc<Run>,
     place: Place,
     rng: RefCell<fastrand::Rng>,
@@ -92,7 +104,7 @@ impl Worker {
     pub fn new(
         machine: usize,
         role: Role,
-        linux: &Linux,
+        (linux, client): &(Linux, Client<SimWorld>),
         run: &Rc<Run>,
         place: &Place,
         rng: fastrand::Rng,
@@ -101,6 +113,7 @@ impl Worker {
             machine,
             role,
             linux: linux.clone(),
+            client: client.clone(),
             run: Rc::clone(run),
             place: place.clone(),
             rng: RefCell::new(rng),
@@ -119,6 +132,7 @@ impl Worker {
             }
         }
         self.put_away().await;
+        self.note_lost();
         self.run.working.set(self.run.working.get() - 1);
     }
 
@@ -149,6 +163,9 @@ impl Worker {
             (Role::Sizes, 0..3) => self.truncate().await,
             (Role::Sizes, 3..6) => self.write().await,
             (Role::Sizes, _) => self.look_at().await,
+            (Role::Own, 0..3) => self.create().await,
+            (Role::Own, 3..6) => self.unlink().await,
+            (Role::Own, _) => self.look_up().await,
         }
     }
 
@@ -161,6 +178,7 @@ impl Worker {
         doing: impl Future<Output = Result<T, Errno>>,
         as_seen: impl FnOnce(Result<T, Errno>) -> Seen,
     ) -> Done {
+        self.note_lost();
         let what = format!("{object:?} by {:?} of {}", self.role, self.linux.mount);
         let called = self.run.begin(self.linux.now(), what.clone());
         let seen = doing.await;
@@ -188,8 +206,18 @@ impl Worker {
         Ok(())
     }
 
-    async fn dir(&self) -> Result<Rc<Inode>, Errno> {
-        let found = self.linux.walk(&self.place.root, &name(Place::DIR)).await?;
+    /// What the machine's client has lost by an eviction is told.
+    fn note_lost(&self) {
+        let mut losses = self.run.losses.borrow_mut();
+        losses.note(&self.run, self.machine, &self.client);
+    }
+
+    async fn dir(&self, object: Object) -> Result<Rc<Inode>, Errno> {
+        let dir = match object {
+            Object::Own(machine, _) => Place::own(machine),
+            _ => Place::DIR.to_owned(),
+        };
+        let found = self.linux.walk(&self.place.root, &name(&dir)).await?;
         found.ok_or(Errno::ENOENT)
     }
 
@@ -199,24 +227,47 @@ impl Worker {
         found.ok_or(Errno::ENOENT)
     }
 
+    pub fn shared_name(n: u8) -> String {
+        format!("n{n}")
+    }
+
     fn one_name(&self) -> (Object, Name) {
         let n = self.below(u64::from(Place::NAMES)) as u8;
-        (Object::Name(n), name(&format!("n{n}")))
+        let object = match self.role {
+            Role::Own => Object::Own(self.machine as u8, n),
+            _ => Object::Name(n),
+        };
+        (object, name(&Worker::shared_name(n)))
+    }
+
+    /// One to look at, now and then in the directory of another machine.
+    fn name_to_see(&self) -> (Object, Name) {
+        let (object, name) = self.one_name();
+        match object {
+            Object::Own(_, n) if self.below(8) == 0 => {
+                let machine = self.below(self.run.plan.mounts as u64) as u8;
+                (Object::Own(machine, n), name)
+            }
+            _ => (object, name),
+        }
     }
 
     async fn look_up(&self) -> Done {
-        let (object, name) = self.one_name();
-        let found = async { self.linux.walk(&self.dir().await?, &name).await };
-        self.note(object, None, found, |seen| {
-            Ok(Some(Deed::Read(seen?.map_or(0, |i| i.ino))))
-        })
-        .await
+        let (object, name) = self.name_to_see();
+        let found = async {
+            let dir = self.dir(object).await?;
+            let found = self.linux.walk(&dir, &name).await?;
+            let is_late = self.linux.is_dropped_late(&dir, &name);
+            Ok((!is_late).then(|| found.map_or(0, |inode| inode.ino)))
+        };
+        self.note(object, None, found, |seen| Ok(seen?.map(Deed::Read)))
+            .await
     }
 
     /// A listing is no single instant, and so not noted; what it brings to the
     /// caches is used by others.
     async fn list(&self) -> Done {
-        let listed = async { self.linux.readdir(&self.dir().await?).await };
+        let listed = async { self.linux.readdir(&self.dir(Object::Name(0)).await?).await };
         let what = format!("a listing by {}", self.linux.mount);
         let called = self.run.begin(self.linux.now(), what.clone());
         let listed = listed.await;
@@ -246,7 +297,7 @@ impl Worker {
         let (object, to) = self.one_name();
         let ino = inode.ino;
         let moving = async {
-            let dir = self.dir().await?;
+            let dir = self.dir(object).await?;
             linux.rename((root, &spare), (&dir, &to)).await
         };
         let maybe = Some(Deed::MaybeWrite(ino));
@@ -262,7 +313,7 @@ impl Worker {
 
     async fn unlink(&self) -> Done {
         let (object, name) = self.one_name();
-        let unlink = async { self.linux.unlink(&self.dir().await?, &name).await };
+        let unlink = async { self.linux.unlink(&self.dir(object).await?, &name).await };
         self.note(object, Some(Deed::MaybeRemove), unlink, |seen| match seen {
             Ok(()) => Ok(Some(Deed::Removed)),
             Err(Errno::ENOENT) => Ok(Some(Deed::Missing)),
@@ -277,7 +328,7 @@ impl Worker {
         let is_exclusive = self.below(2) == 0;
         let linux = &self.linux;
         let made = async {
-            let dir = self.dir().await?;
+            let dir = self.dir(object).await?;
             match linux.create(&dir, &name, is_exclusive).await? {
                 Created::There(inode) => Ok((inode.ino, false)),
                 Created::New(inode, opened) => {

@@ -9,6 +9,8 @@ use forebay::sim::cluster::BOX;
 use forebay::sim::{Cluster, Faults};
 use forebay::wire::op::{self, Intent};
 use forebay::wire::{Reply, Request};
+use forebay::world::race::within;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -208,6 +210,168 @@ fn what_an_eviction_costs_is_told_l10() {
             assert_eq!(found(&a, "own").await, seen, "seed {seed}");
         });
     }
+}
+
+/// What is asked after changes that the box has not done sees their effect: it
+/// does not pass them on the way (there are more of them than reply slots), nor
+/// in the box.
+#[test]
+fn what_is_asked_meanwhile_comes_after() {
+    for seed in 0..10 {
+        let cluster = Cluster::new(seed);
+        cluster.run(async {
+            cluster.start();
+            let a = cluster.client("a").await.unwrap().client;
+            let dir = own(&a).await;
+            for round in 0..10 {
+                let made = async |n: usize| {
+                    let name = format!("f{round}-{n}");
+                    make(&a, dir, &name, FileKind::Regular).await
+                };
+                let mut last = made(0).await;
+                for n in 1..[2, 150][round % 2] {
+                    last = made(n).await;
+                }
+                write(&a, last, b"seen").await;
+                let read = Request::Read(op::Read {
+                    fid: last,
+                    open: OpenId(0),
+                    offset: 0,
+                    len: 8,
+                });
+                let (_, data) = a
+                    .call(&Context::of(0, 0), read, None)
+                    .await
+                    .unwrap_or_else(|e| panic!("seed {seed} {round}: {e}"));
+                assert_eq!(&data.expect("bytes")[..], b"seen", "seed {seed}");
+            }
+        });
+    }
+}
+
+/// Whoever looks finds what was answered before it looked, also of what is
+/// changed while the lock is being given up.
+#[test]
+fn nothing_is_decided_once_the_lock_has_begun_to_end_l4() {
+    for seed in 0..40 {
+        let cluster = Cluster::new(seed);
+        cluster.run(async {
+            cluster.start();
+            let a = cluster.client("a").await.unwrap().client;
+            let b = cluster.client("b").await.unwrap().client;
+            let dir = own(&a).await;
+            let (sim, newest, is_over) = (&cluster.sim, Cell::new(0), Cell::new(false));
+            make(&a, dir, "f0", FileKind::Regular).await;
+            let before = a.counters().ahead;
+            let makes = async {
+                while !is_over.get() {
+                    let n = newest.get() + 1;
+                    make(&a, dir, &format!("f{n}"), FileKind::Regular).await;
+                    newest.set(n);
+                    if n % 8 == 0 {
+                        sim.sleep(Duration::from_micros(50)).await;
+                    }
+                }
+            };
+            let looks = async {
+                sim.sleep(Duration::from_millis(2)).await;
+                let at = b.at_root(Context::of(0, 0)).walk("own").await;
+                let at = at.expect("there");
+                // The first makes the lock end.
+                for _ in 0..20 {
+                    let n = newest.get();
+                    let found = at.lookup(&format!("f{n}")).await;
+                    assert!(found.is_ok(), "seed {seed}: f{n} was answered");
+                }
+                is_over.set(true);
+            };
+            futures_join(makes, looks).await;
+            assert!(a.counters().ahead > before + 50, "{:?}", a.counters());
+        });
+    }
+}
+
+/// With its lease over a client neither decides nor shows what it had to itself:
+/// others may have it by then.
+#[test]
+fn nothing_is_decided_or_shown_without_a_lease_l4() {
+    let cluster = Cluster::new(1);
+    cluster.run(async {
+        cluster.start();
+        let a = cluster.client("a").await.unwrap().client;
+        let b = cluster.client("b").await.unwrap().client;
+        let dir = own(&a).await;
+        let file = make(&a, dir, "f", FileKind::Regular).await;
+        a.settle().await;
+        cluster.sim.partition("a", BOX);
+        // As long as it has it.
+        chmod(&a, file, 0o700).await;
+        cluster.sim.sleep(Duration::from_secs(60)).await;
+        let top = b.at_root(Context::of(0, 0)).walk("own").await;
+        let found = top.expect("there").lookup("f").await.expect("found");
+        chmod(&b, found.fid, 0o600).await;
+        let (world, soon) = (a.world(), Duration::from_secs(1));
+        let look = || {
+            let intent = Intent::default();
+            Request::Getattr(op::OfFile { fid: file, intent })
+        };
+        let seen = within(world, soon, ask(&a, look())).await;
+        assert_eq!(seen, None, "it is not shown");
+        let set = SetAttr {
+            mode: Some(0o640),
+            ..SetAttr::default()
+        };
+        let change = Request::Setattr(op::Setattr { fid: file, set });
+        let changed = within(world, soon, ask(&a, change)).await;
+        assert_eq!(changed, None, "it is not decided");
+        cluster.sim.heal();
+        match ask(&a, look()).await {
+            Ok(Reply::Entry(entry)) => assert_ne!(entry.attr.mode, 0o700),
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+/// A rename between two names of one file does nothing, also where the client
+/// knows one of them only.
+#[test]
+fn a_rename_that_does_nothing_takes_no_name_away() {
+    let cluster = Cluster::new(3);
+    cluster.run(async {
+        cluster.start();
+        let a = cluster.client("a").await.unwrap().client;
+        let (dir, other) = (
+            own(&a).await,
+            make(&a, a.root(), "other", FileKind::Directory).await,
+        );
+        let file = make(&a, dir, "x", FileKind::Regular).await;
+        let request = Request::Link(op::Link {
+            fid: file,
+            parent: other,
+            name: name("y"),
+        });
+        ask(&a, request).await.expect("linked");
+        // Linking it has exposed the directory: it is to be its own again.
+        cluster.sim.sleep(Duration::from_secs(3)).await;
+        let before = a.counters().ahead;
+        for n in 0.. {
+            make(&a, dir, &format!("again{n}"), FileKind::Regular).await;
+            if a.counters().ahead > before {
+                break;
+            }
+        }
+        let request = Request::Rename(op::Rename {
+            from: dir,
+            from_name: name("x"),
+            to: other,
+            to_name: name("y"),
+            flags: 0,
+        });
+        ask(&a, request).await.expect("nothing to do");
+        let at = a.at_root(Context::of(0, 0)).walk("own").await;
+        let found = at.expect("there").lookup("x").await;
+        assert_eq!(found.map(|entry| entry.fid), Ok(file));
+    });
 }
 
 /// Both, at once.

@@ -23,6 +23,8 @@ mod busy;
 mod decide;
 mod prepare;
 mod stock;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 pub use busy::Change as Underway;
@@ -32,7 +34,7 @@ use super::cached::{self, opens};
 use super::call::{CallError, Context, Order, Outcome, Pending};
 use super::{Import, LostChange, Terms};
 use crate::base::codec::Bytes;
-use crate::base::{Attr, Bits, Fid, Mono, Name, Time};
+use crate::base::{Attr, Bits, Fid, Mono, Name, Time, Transno};
 use crate::namespace::{Caller, Ctx};
 use crate::wire::head::flags;
 use crate::wire::op::{Blob, Entry};
@@ -442,7 +444,8 @@ pub fn on_answer<W: World>(
     }
     let mut unsure = None;
     if let (false, Ok((reply, _))) = (pending.is_ahead(), outcome) {
-        unsure = names_changed(&mut tree, &request, reply);
+        let has_changed = pending.transno.get() > Transno(0);
+        unsure = names_changed(&mut tree, &request, reply, has_changed);
     }
     for shown in &granted.shown {
         tree.on_shown(shown.fid, &shown.attr);
@@ -472,7 +475,12 @@ pub fn on_answer<W: World>(
 
 /// Names that the box has changed for this client. Returns a root about which
 /// nothing is sure now.
-fn names_changed(tree: &mut Tree, request: &Request, reply: &Reply) -> Option<Fid> {
+fn names_changed(
+    tree: &mut Tree,
+    request: &Request,
+    reply: &Reply,
+    has_changed: bool,
+) -> Option<Fid> {
     let named = |entry: &Entry| Some((entry.fid, entry.attr.kind, entry.attr.ino));
     match (request, reply) {
         (Request::Create(op), Reply::Entry(entry)) => {
@@ -484,12 +492,11 @@ fn names_changed(tree: &mut Tree, request: &Request, reply: &Reply) -> Option<Fi
             tree.set_name(op.parent, &op.name, named(entry));
         }
         (Request::Unlink(op), _) => tree.set_name(op.parent, &op.name, None),
+        // Two names of one file: nothing happened. The tree may know one only.
+        (Request::Rename(_), _) if !has_changed => {}
         (Request::Rename(op), _) => {
             let moved = tree.named(op.from, &op.from_name);
             let other = tree.named(op.to, &op.to_name);
-            if moved.is_some() && moved == other {
-                return None; // two names of one file: nothing happened
-            }
             let swaps = op.flags & libc::RENAME_EXCHANGE != 0;
             let (here, there) = (if swaps { other } else { None }, moved);
             if there.is_none() && tree.has(op.to) {

@@ -135,6 +135,27 @@ fn flock_gives_up_the_old_lock_before_it_takes_the_new_one() {
 }
 
 #[test]
+fn what_is_made_weaker_is_shared_where_it_was_held() {
+    let mut locks = FileLocks::default();
+    let (one, two) = (process(1), process(2));
+    locks.note(fid(1), ask(one, (10, 29), WRITE));
+    locks.note(fid(1), ask(one, (40, 49), WRITE));
+    assert!(!locks.weaken(fid(1), two, Extent::ALL), "it has none");
+    let range = Extent { start: 20, end: 44 };
+    assert!(locks.weaken(fid(1), one, range));
+    assert!(!locks.weaken(fid(1), one, range), "they are shared");
+    let left = locks.held_by(client(1)).remove(0).locks;
+    let left = left.iter().map(|l| (l.range.start, l.range.end, l.kind));
+    let parts = [
+        (10, 19, WRITE),
+        (20, 29, READ),
+        (40, 44, READ),
+        (45, 49, WRITE),
+    ];
+    assert_eq!(left.collect::<Vec<_>>(), parts);
+}
+
+#[test]
 fn flock_and_fcntl_do_not_meet_and_ofd_and_posix_do() {
     let mut locks = FileLocks::default();
     let all = (0, u64::MAX);

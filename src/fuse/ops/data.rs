@@ -179,7 +179,6 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
             ask.context.flags |= head::flags::KILL_PRIV;
         }
         let nodeid = from.head.nodeid;
-        let begun = self.kept.borrow().pages.begun(nodeid);
         if is_page {
             if self.kept.borrow().pages.is_condemned(nodeid) {
                 return Err(Errno::EIO);
@@ -192,7 +191,7 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
         };
         let range = Extent::of(written.offset, u64::from(written.written));
         if let Some(range) = range.filter(|_| !is_page) {
-            self.drop_written(nodeid, fid, range, begun).await;
+            self.drop_written(nodeid, fid, range, from.fills).await;
         }
         let written = written.written;
         self.sync_if_asked(from, fid, args.flags).await?;

@@ -105,7 +105,7 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
 
     /// After bytes were written past the pages, and before that is answered:
     /// the kernel has dropped the pages before it sent the WRITE; what was read
-    /// since goes too. `begun`: how many page fills there had been.
+    /// since goes too. `begun`: how many page fills there had been when it came.
     pub(in crate::fuse) async fn drop_written(
         &self,
         nodeid: u64,

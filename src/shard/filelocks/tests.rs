@@ -317,6 +317,66 @@ fn a_restart_gives_no_lock_away_that_may_be_claimed() {
     });
 }
 
+/// Whoever gives a lock up, or makes it weaker, has it no more once that was
+/// sent: others may have got it, also if the box restarts before it answers.
+#[test]
+fn what_a_call_gives_up_is_not_claimed_while_it_is_on_its_way_l13() {
+    let made = [
+        (OwnerKind::Posix, Some(READ)),
+        (OwnerKind::Ofd, Some(READ)),
+        (OwnerKind::Flock, Some(READ)),
+        (OwnerKind::Posix, None),
+        (OwnerKind::Flock, None),
+    ];
+    for (kind, to) in made {
+        let c = Cluster::new(5);
+        c.run(async {
+            c.start();
+            let (one, two) = (c.client("a").await.unwrap(), c.client("b").await.unwrap());
+            let a = User::new(&one.client, "f", 1, kind).await;
+            let b = User::new(&two.client, "f", 1, kind).await;
+            a.take(ALL, WRITE).await.unwrap();
+            let b_has = Rc::new(Cell::new(false));
+            let (user, has) = (b.clone(), Rc::clone(&b_has));
+            spawn(&c.sim.world("b"), async move {
+                user.take(ALL, READ).await.unwrap();
+                has.set(true);
+            });
+            until_waiting(&c, 1).await;
+            let ended = Rc::new(Cell::new(None));
+            let (user, end) = (a.clone(), Rc::clone(&ended));
+            spawn(&c.sim.world("a"), async move {
+                let asked = user.call(ALL, to, false);
+                end.set(Some(user.ask(asked).await));
+            });
+            // The box has done it, and its answer is lost.
+            while waits(&c) == 1 {
+                c.sim.sleep(Duration::from_micros(1)).await;
+            }
+            c.sim.partition("a", "box");
+            while !b_has.get() {
+                c.sim.sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(ended.take(), None);
+            c.crash();
+            c.start();
+            c.sim.heal();
+            let answer = loop {
+                match ended.take() {
+                    Some(answer) => break answer,
+                    None => c.sim.sleep(Duration::from_millis(1)).await,
+                }
+            };
+            assert_eq!(answer, Ok(()), "{kind:?} {to:?}");
+            // Each has what it was told, and gives it up without a loss.
+            let held = c.shard().unwrap().file_locks.borrow().locks();
+            assert_eq!(held, 1 + usize::from(to.is_some()), "{kind:?} {to:?}");
+            assert_eq!(b.give_up(ALL).await, Ok(()), "{kind:?} {to:?}");
+            assert_eq!(a.give_up(ALL).await, Ok(()), "{kind:?} {to:?}");
+        });
+    }
+}
+
 /// L3: a request that waited for the recovery window while its client was
 /// thrown out takes no lock, which nobody would give up.
 #[test]

@@ -1,0 +1,88 @@
+//! What seeds have found once, by itself.
+
+use crate::mounts::mount;
+use crate::names::Created;
+use forebay::base::{Name, Slice};
+use forebay::client::Context;
+use forebay::sim::Faults;
+use forebay::sim::cluster::Cluster;
+use forebay::world::World;
+use forebay::world::sync::Promise;
+
+/// What was born below a directory that a machine has to itself has no lock of
+/// its own: its kernel believes it under the directory's, and no longer.
+#[test]
+fn what_was_born_under_a_lock_is_taken_back_with_it() {
+    for minor in [43, 45] {
+        let cluster = Cluster::with(7, Faults::default());
+        cluster.run(async {
+            cluster.start();
+            let (one, client) = mount(&cluster, "m0", minor, 1).await;
+            let (other, _client) = mount(&cluster, "m1", minor, 2).await;
+            let (root, far) = (one.root(), other.root());
+            let at = |n: u32| Name::new(format!("f{n}").as_bytes()).expect("a name");
+            let mut newest = 0;
+            // Ahead of the box, and so with nothing but the root's lock.
+            while client.counters().ahead == 0 {
+                newest += 1;
+                let made = one.create(&root, &at(newest), true).await;
+                assert!(matches!(made, Ok(Created::New(..))));
+            }
+            let name = at(newest);
+            let inode = one.walk(&root, &name).await.expect("answered");
+            let inode = inode.expect("it was made");
+            one.getattr(&inode).await.expect("answered");
+            let found = other.walk(&far, &name).await.expect("answered");
+            let found = found.expect("it was made");
+            other.chmod(&found, 0o600).await.expect("changed");
+            let attr = one.getattr(&inode).await.expect("answered");
+            assert_eq!(attr.mode & 0o7777, 0o600, "minor {minor}");
+            other.unlink(&far, &name).await.expect("removed");
+            let gone = one.walk(&root, &name).await.expect("answered");
+            assert!(gone.is_none(), "minor {minor}");
+        });
+    }
+}
+
+/// A fault fills a page while a write past it is under way, which the kernel
+/// sent after it had dropped the page: what the READ brings is perhaps older
+/// than the write, and must not stay. The READ may come before the mount has
+/// looked at the WRITE that came just before it.
+#[test]
+fn a_page_that_is_filled_beside_a_write_is_not_kept() {
+    for seed in 0..20 {
+        let cluster = Cluster::with(seed, Faults::default());
+        cluster.run(async {
+            cluster.start();
+            let maker = cluster.client("maker").await.expect("the box is up").client;
+            let root = maker.at_root(Context::of(0, 0));
+            let file = root.create_file("f").await.expect("made");
+            let bytes = Slice::from(vec![0; 4096]);
+            root.write(file, 0, bytes).await.expect("written");
+            root.close(file).await.expect("closed");
+            maker.close().await;
+            let (linux, _client) = mount(&cluster, "m", 45, seed).await;
+            let name = Name::new(b"f").expect("a name");
+            let found = linux.walk(&linux.root(), &name).await.expect("answered");
+            let inode = found.expect("there");
+            let mapped = linux.open(&inode, libc::O_RDONLY).await.expect("open");
+            linux.mmap(&mapped).await;
+            let direct = linux.open(&inode, libc::O_RDWR).await.expect("open");
+            for value in 1..40 {
+                linux.load(&mapped, 0).await.expect("loaded");
+                let written = Promise::default();
+                let (writer, to, done) = (linux.clone(), direct.clone(), written.clone());
+                linux.world.spawn(async move {
+                    done.set(writer.write(&to, 0, value).await);
+                });
+                // The WRITE goes out, and the mount has not run yet.
+                linux.world.yield_now().await;
+                let meanwhile = linux.load(&mapped, 0).await.expect("loaded");
+                assert!([value - 1, value].contains(&meanwhile), "seed {seed}");
+                written.get().await.expect("written");
+                let after = linux.load(&mapped, 0).await;
+                assert_eq!(after, Ok(value), "seed {seed}");
+            }
+        });
+    }
+}
