@@ -782,7 +782,7 @@ impl Ledger {
         !self.is_changing(handle.0) && self.handles.open_here(open, handle, by)
     }
 
-    /// The same, for a file that the client has to itself: what is under way for
+    /// The same, for a file that was born ahead of the box: what is under way for
     /// it is under way in order.
     pub fn open_alone(&mut self, open: OpenId, handle: (Fid, u32), by: &Rc<Cred>) -> bool {
         self.handles.open_here(open, handle, by)

@@ -81,10 +81,12 @@ impl Ahead {
         self.tree.borrow().has(fid)
     }
 
-    /// Does the client decide about this file, and know all of it now?
+    /// Was the file born below what the client has to itself, and does it know
+    /// all of it now?
     #[must_use]
-    pub fn decides(&self, fid: Fid) -> bool {
-        self.has(fid) && !self.busy.has(fid)
+    pub fn has_born(&self, fid: Fid) -> bool {
+        let root = self.tree.borrow().root_of(fid);
+        root.is_some_and(|root| root != fid) && !self.busy.has(fid)
     }
 
     #[must_use]
@@ -282,7 +284,18 @@ fn attempt<W: World>(import: &Rc<Import<W>>, pending: &Rc<Pending>, changed: &[F
     if let (Request::Create(op), Reply::Entry(entry)) = (&mut request, &reply) {
         opens::born(import, &pending.context, op, &entry.attr);
     }
+    let wrote = match (&request, &pending.payload) {
+        (Request::Write(op), Some(bytes)) => {
+            let size = ahead.attr(op.fid).map_or(0, |attr| attr.size);
+            let before = cached::Wrote::before(&import.cached, op.fid, size);
+            Some((before, (op.fid, op.offset), bytes))
+        }
+        _ => None,
+    };
     let cancels = cached::on_begin(import, &pending.context, &request);
+    if let Some((before, (fid, offset), bytes)) = wrote {
+        before.keep(&import.cached, fid, offset, bytes);
+    }
     pending.asked.borrow_mut().cancels = cancels;
     if change.born.is_some() {
         ahead.stock.borrow_mut().take();

@@ -1,5 +1,6 @@
 //! Small files that a client has the bytes of, pure: whole ones, as an answer
-//! brought them. They rest on DATA of the whole file; `held` says whether that
+//! brought them, or as it wrote them ahead of the box. They rest on DATA of the
+//! whole file, or on what lets it write so; `held` and `ahead` say whether that
 //! is so.
 
 use crate::base::{Buf, Fid, FidMap, Slice};
@@ -57,6 +58,39 @@ impl Contents {
         Some((file.bytes.part(start..end), size as u64))
     }
 
+    /// The client itself has written `bytes` at `offset` of a file that had
+    /// `size` bytes before, without leaving a hole. `before` are those that were
+    /// known, if all were.
+    pub fn on_written(
+        &mut self,
+        fid: Fid,
+        (before, size): (Option<&Slice>, u64),
+        (offset, bytes): (u64, &Slice),
+    ) {
+        let end = offset.saturating_add(bytes.len() as u64).max(size);
+        if end > FILE_MAX as u64 {
+            return;
+        }
+        if offset == 0 && bytes.len() as u64 == end {
+            return self.on_bytes(fid, bytes);
+        }
+        let before = match before {
+            Some(before) if before.len() as u64 == size => &before[..],
+            _ if size == 0 => &[],
+            _ => return,
+        };
+        let mut all = vec![0; end as usize];
+        all[..before.len()].copy_from_slice(before);
+        all[offset as usize..offset as usize + bytes.len()].copy_from_slice(bytes);
+        self.on_bytes(fid, &Slice::from(all));
+    }
+
+    /// All the bytes of `fid`, if they are known.
+    #[must_use]
+    pub fn whole(&self, fid: Fid) -> Option<Slice> {
+        self.files.get(&fid).map(|file| file.bytes.clone())
+    }
+
     #[must_use]
     pub fn has(&self, fid: Fid) -> bool {
         self.files.contains_key(&fid)
@@ -104,6 +138,28 @@ mod tests {
     fn bytes(len: usize) -> Slice {
         let all: Vec<u8> = (0..len).map(|n| n as u8).collect();
         Slice::from(all)
+    }
+
+    #[test]
+    fn what_is_written_is_known() {
+        let mut contents = Contents::default();
+        let mut model: Vec<u8> = Vec::new();
+        for (offset, len) in [(0, 100), (100, 50), (20, 10), (140, 30), (0, 170), (170, 0)] {
+            let (before, size) = (contents.whole(fid(1)), model.len() as u64);
+            let written = bytes(len);
+            contents.on_written(fid(1), (before.as_ref(), size), (offset, &written));
+            let at = offset as usize;
+            model.resize(model.len().max(at + len), 0);
+            model[at..at + len].copy_from_slice(&written);
+            let (all, size) = contents.read(fid(1), 0, u32::MAX).expect("known");
+            assert_eq!((&all[..], size), (&model[..], model.len() as u64));
+        }
+        contents.on_written(fid(2), (None, 100), (100, &bytes(10)));
+        assert!(!contents.has(fid(2)), "what was there is not known");
+        contents.forget(fid(1));
+        contents.on_written(fid(1), (None, FILE_MAX as u64), (0, &bytes(10)));
+        contents.on_written(fid(1), (None, 0), (0, &bytes(FILE_MAX + 1)));
+        assert!(!contents.has(fid(1)));
     }
 
     #[test]

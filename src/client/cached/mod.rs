@@ -29,6 +29,7 @@ mod xattrs;
 
 pub use ends::{claim, give_up, on_callback, on_evicted, on_restarted, watch};
 pub use fetch::on_read;
+pub use recall::Wrote;
 pub use xattrs::is_acl;
 
 use super::ahead::{self, Ahead, Tree};
@@ -377,7 +378,10 @@ pub fn on_answer<W: World>(
     let since = pending.since.get();
     learn(cached, &request, outcome, since);
     recall::learn(cached, &pending.context, &request, outcome, since);
-    recall::on_own(cached, &pending.context, &request);
+    // What was written ahead is kept as it was decided.
+    if !(pending.is_ahead() && matches!(*request, Request::Write(_))) {
+        recall::on_own(cached, &pending.context, &request);
+    }
     on_names(&mut cached.known.borrow_mut(), &request, outcome.is_ok());
     drop(request);
     ahead::on_answer(import, pending, outcome, granted);

@@ -8,8 +8,9 @@
 //! before anybody else than the opener uses them. A declaration is a frame on
 //! the same connection as what must come after it, and nobody waits for it.
 //!
-//! What the client has to itself (EX, and what was born below) it opens by the
-//! same right; the box may hear of such a handle before it hears of the file.
+//! What was born below a directory that the client has to itself (EX) it opens
+//! by the same right: nobody else has seen it, and what takes its names away
+//! declares it first. The box may hear of the handle before it hears of the file.
 
 use super::held::Ending;
 use super::{Cached, attr, entry};
@@ -38,8 +39,8 @@ pub fn open<W: World>(import: &Import<W>, context: &Context, op: &Open) -> Optio
         true => OPENABLE,
         false => OPENABLE.with(Bits::DATA),
     };
-    let is_alone = import.ahead.decides(op.fid);
-    if !is_alone && !cached.held.borrow().bits(op.fid).has(needed) {
+    let is_born = import.ahead.has_born(op.fid);
+    if !is_born && !cached.held.borrow().bits(op.fid).has(needed) {
         return None;
     }
     let attr = attr(cached, op.fid)?;
@@ -51,7 +52,7 @@ pub fn open<W: World>(import: &Import<W>, context: &Context, op: &Open) -> Optio
     }
     let mut ledger = import.ledger.borrow_mut();
     let handle = (op.fid, op.flags);
-    let is_open = match is_alone {
+    let is_open = match is_born {
         true => ledger.open_alone(op.open, handle, &context.cred),
         false => ledger.open_here(op.open, handle, &context.cred),
     };

@@ -36,7 +36,8 @@ pub fn read(cached: &Cached, context: &Context, op: &Read) -> Option<(Reply, Sli
         let interest = &mut cached.interest.borrow_mut();
         name.iter().for_each(|(dir, _)| interest.on_read(*dir));
     }
-    if context.fill == Fill::Write || !holds(cached, op.fid, Bits::DATA) {
+    let is_covered = holds(cached, op.fid, Bits::DATA) || cached.tree.borrow().has(op.fid);
+    if context.fill == Fill::Write || !is_covered {
         return None;
     }
     let contents = &mut cached.contents.borrow_mut();
@@ -148,6 +149,29 @@ pub fn forget(cached: &Cached, fid: Fid, bits: Bits) {
     }
     if bits.has(Bits::DATA) {
         cached.contents.borrow_mut().forget(fid);
+    }
+}
+
+/// What a write ahead of the box makes of a file's bytes: kept by
+/// [`Wrote::keep`] when it is decided.
+pub struct Wrote {
+    before: Option<Slice>,
+    size: u64,
+}
+
+impl Wrote {
+    /// Before the write of a file that is the client's own, and which has `size`
+    /// bytes.
+    #[must_use]
+    pub fn before(cached: &Cached, fid: Fid, size: u64) -> Wrote {
+        let before = cached.contents.borrow().whole(fid);
+        Wrote { before, size }
+    }
+
+    pub fn keep(self, cached: &Cached, fid: Fid, offset: u64, bytes: &Slice) {
+        let before = (self.before.as_ref(), self.size);
+        let contents = &mut cached.contents.borrow_mut();
+        contents.on_written(fid, before, (offset, bytes));
     }
 }
 
