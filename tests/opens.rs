@@ -60,8 +60,8 @@ fn list(path: &Path) -> usize {
 /// What was fought over a moment ago is not handed over for a second: waits for
 /// the mount to know the directory for more than a moment.
 fn known(mount: &Path, dir: &Path) {
-    let mut look = || rustix::fs::lstat(dir).map(drop).unwrap();
-    until("the directory is known", || trips(mount, &mut look) == 0);
+    let look = || rustix::fs::lstat(dir).map(drop).unwrap();
+    until("the directory is known", || trips(mount, look) == 0);
 }
 
 fn getfattr(path: &Path, name: &str) -> bool {
