@@ -213,6 +213,15 @@ impl Run {
         *cut = called.min(*cut);
     }
 
+    /// Has a system call taken so long that there has been trouble enough? Who
+    /// is stopped or cut off again and again begins anew each time: now it must
+    /// come to its end.
+    fn is_late(&self, now: Mono) -> bool {
+        let busy = self.busy.borrow();
+        let half = self.plan.longest() / 2;
+        busy.values().any(|(since, _)| now - *since > half)
+    }
+
     /// A system call that takes longer than anything explains.
     fn stuck(&self, now: Mono) -> Option<String> {
         let busy = self.busy.borrow();
@@ -317,12 +326,15 @@ async fn play(
     }
     let machines = machines.borrow().clone();
     let all: Vec<Linux> = machines.iter().map(|(linux, _)| linux.clone()).collect();
-    match plan.trouble {
-        Trouble::Drops => cluster.sim.faults(|f| f.net_drop_one_in = 150),
-        Trouble::Stops => all.iter().for_each(|l| l.stop_one_in.set(150)),
-        Trouble::LateReplies => all.iter().for_each(|l| l.stop_one_in.set(40)),
-        _ => {}
+    if plan.trouble == Trouble::Drops {
+        cluster.sim.faults(|f| f.net_drop_one_in = 150);
     }
+    let stop_one_in = match plan.trouble {
+        Trouble::Stops => 150,
+        Trouble::LateReplies => 40,
+        _ => 0,
+    };
+    all.iter().for_each(|l| l.stop_one_in.set(stop_one_in));
     for (n, machine) in machines.iter().enumerate() {
         let (linux, _) = machine;
         let place = Place::find(linux).await.map_err(|e| e.to_string())?;
@@ -340,7 +352,12 @@ async fn play(
         if let Some(stuck) = run.stuck(cluster.sim.now()) {
             return Err(stuck);
         }
-        trouble(cluster, plan, &all, &mut rng).await;
+        let is_late = run.is_late(cluster.sim.now());
+        let stop_one_in = if is_late { 0 } else { stop_one_in };
+        all.iter().for_each(|l| l.stop_one_in.set(stop_one_in));
+        if !is_late {
+            trouble(cluster, plan, &all, &mut rng).await;
+        }
     }
     if plan.is_calm() {
         let status = cluster.sim.admin(BOX, r#"{"verb":"status"}"#).await;

@@ -86,6 +86,7 @@ async fn decide<W: World>(
     engine: &Engine,
     mut decision: impl FnMut(&mut Edits<'_, W>) -> Result<(), Stop>,
 ) -> Result<(), Errno> {
+    let mut is_emptied = false;
     loop {
         let key = {
             let mut edits = Edits {
@@ -95,12 +96,22 @@ async fn decide<W: World>(
                 inodes: BTreeMap::new(),
             };
             match decision(&mut edits) {
-                Ok(()) => return edits.apply(),
+                Ok(()) => match edits.apply() {
+                    Err(Errno::ENOSPC) if !is_emptied => None,
+                    applied => return applied,
+                },
                 Err(Stop::Failed(e)) => return Err(e),
-                Err(Stop::Load(key)) => key,
+                Err(Stop::Load(key)) => Some(key),
             }
         };
-        shard.flash.get(&key).await?;
+        match key {
+            Some(key) => drop(shard.flash.get(&key).await?),
+            // The journal is full: what empties it needs room there as well.
+            None => {
+                shard.flash.checkpoint().await?;
+                is_emptied = true;
+            }
+        }
     }
 }
 
