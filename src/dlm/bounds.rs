@@ -41,7 +41,9 @@ pub const WINDOW: Duration = Duration::from_secs(4);
 /// ...for this time.
 pub const CONTENDED: Duration = Duration::from_secs(30);
 /// After a callback nothing is handed over on the same bits that may be
-/// declined: who asked first has hardly used it yet.
+/// declined: who asked first has hardly used it yet. Bits that would only come
+/// along with others are held off when they were called back a second time
+/// within twice this time: one conflict alone costs nobody its caches.
 pub const HOLD_OFF: Duration = Duration::from_secs(1);
 /// Resources whose conflicts are remembered; the oldest are forgotten.
 pub const REMEMBERED_MAX: usize = 4096;
