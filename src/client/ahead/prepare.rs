@@ -44,6 +44,7 @@ pub fn begin<W: World>(import: &Rc<Import<W>>, context: &Context, granted: &Gran
             let _ = within(&import.world, PATIENCE, import.ahead.stocked()).await;
             // All of it was learnt under the lock if the lock is still there.
             if let Ok((attr, found)) = known
+                && attr.nlink > 0
                 && import.cached.is_alone(fid, attr.kind)
             {
                 let mut tree = import.ahead.tree.borrow_mut();

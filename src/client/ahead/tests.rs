@@ -433,9 +433,11 @@ fn decision(real: &Fake, request: &Request, len: u64) -> Result<(Option<Fid>, Ch
             }
             access::check(real, ctx.bounds, &caller, op.fid, &inode, access::WRITE)?;
             let mut change = Change::default();
-            inode.attr.mtime = stamp(&mut inode, ctx.now);
-            inode.attr.size = inode.attr.size.max(op.offset + len);
-            change.inodes.push((op.fid, inode));
+            if len > 0 {
+                inode.attr.mtime = stamp(&mut inode, ctx.now);
+                inode.attr.size = inode.attr.size.max(op.offset + len);
+                change.inodes.push((op.fid, inode));
+            }
             (None, change)
         }
         other => panic!("{other:?}"),

@@ -229,7 +229,8 @@ impl Tree {
     }
 
     /// The box has shown a file. It is right, unless it lacks what it has not
-    /// answered yet, or was overtaken by a newer answer.
+    /// answered yet, or was overtaken by a newer answer. Of a file without a
+    /// name nothing is decided here any more.
     pub fn on_shown(&mut self, fid: Fid, attr: &Attr) {
         let Some(node) = self.nodes.get_mut(&fid) else {
             return;
@@ -238,8 +239,13 @@ impl Tree {
             return;
         }
         node.shown = attr.version;
-        if node.unanswered == 0 {
-            node.inode.attr = attr.clone();
+        if node.unanswered > 0 {
+            return;
+        }
+        node.inode.attr = attr.clone();
+        if attr.nlink == 0 {
+            // The box may have let its contents go: only it knows what is left.
+            self.remove(fid);
         }
     }
 
