@@ -246,6 +246,37 @@ fn who_reads_in_order_waits_for_no_round_trips() {
     }
 }
 
+/// Names that count are there before they are looked up, in a directory that
+/// nobody lists.
+#[test]
+fn who_counts_through_names_waits_for_no_round_trips() {
+    let Some(mut site) = site("") else { return };
+    let first = site.mount("first");
+    fs::create_dir(first.join("d")).unwrap();
+    for n in 0..80 {
+        fs::write(first.join(format!("d/shot.{n:04}.exr")), [n; 4096]).unwrap();
+    }
+    let mount = site.mount("second");
+    known(&mount, &mount.join("d"));
+    let mut spared = 0;
+    for n in 0..80 {
+        let path = mount.join(format!("d/shot.{n:04}.exr"));
+        let look = || assert_eq!(rustix::fs::lstat(&path).unwrap().st_size, 4096);
+        spared += u64::from(trips(&mount, look) == 0);
+    }
+    assert!(spared > 0, "each of the looks waited");
+    let fetched = counters(&mount)["fetched"];
+    assert!(
+        (76..76 + 16).contains(&fetched),
+        "each once, and some after the end: {fetched}"
+    );
+    // What is not there is not believed to be, when somebody makes it.
+    let next = mount.join("d/shot.0080.exr");
+    rustix::fs::lstat(&next).unwrap_err();
+    fs::write(first.join("d/shot.0080.exr"), b"new").unwrap();
+    assert_eq!(fs::read(&next).unwrap(), b"new");
+}
+
 fn by_listing(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).unwrap();
     entries.map(|entry| entry.unwrap().path()).collect()

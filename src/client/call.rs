@@ -32,9 +32,9 @@ pub struct Context {
     pub trace: u64,
     /// Whether the answer is going to be kept above the client.
     pub fill: Fill,
-    /// Nobody waits for the answer: it is to bring the bytes of the file that it
-    /// shows, which are kept.
-    pub bytes: bool,
+    /// Nobody waits for the answer: what it shows is kept, and, of a Getattr,
+    /// the file's bytes.
+    pub fetches: bool,
 }
 
 /// What a READ is for: an answer that is kept above the client needs a lock
@@ -61,7 +61,7 @@ impl Context {
             owner_kind: 0,
             trace: 0,
             fill: Fill::No,
-            bytes: false,
+            fetches: false,
         }
     }
 

@@ -332,7 +332,7 @@ impl Ledger {
             pending.xid.set(self.take_xid());
             match &pending.context {
                 _ if closes(&pending).is_some() => self.counters.closes += 1,
-                context if context.bytes => self.counters.fetched += 1,
+                context if context.fetches => self.counters.fetched += 1,
                 _ => self.counters.sent += 1,
             }
             self.held_bytes += pending.bytes();

@@ -224,8 +224,8 @@ impl<W: World> Client<W> {
         let import = &self.0;
         let known = ahead::answer(import, context, &request);
         let known = known.or_else(|| cached::answer(import, context, &request));
-        let read = match &request {
-            Request::Read(op) => Some(op.clone()),
+        let seen = match &request {
+            Request::Read(_) | Request::Lookup(_) => Some(request.clone()),
             _ => None,
         };
         let call = match known {
@@ -236,8 +236,10 @@ impl<W: World> Client<W> {
                 Call(pending)
             }
         };
-        if let Some(op) = read {
-            cached::on_read(import, context, &op);
+        match seen {
+            Some(Request::Read(op)) => cached::on_read(import, context, &op),
+            Some(Request::Lookup(op)) => cached::on_lookup(import, context, &op),
+            _ => {}
         }
         call
     }

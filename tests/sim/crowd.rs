@@ -148,7 +148,10 @@ fn idle_locks_are_given_back_before_anybody_is_refused() {
         let counts = [&a, &b].map(|c| c.counters().locks);
         let soft = limits.locks_soft as u64;
         assert!(counts.iter().sum::<u64>() <= soft, "{counts:?}");
-        assert!(counts.iter().all(|n| *n > 0), "{counts:?}");
+        assert!(
+            counts.iter().all(|n| *n > soft / 4),
+            "given back for nothing: {counts:?}"
+        );
         let status = cluster.sim.admin(BOX, r#"{"verb":"status"}"#).await;
         let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
         assert!(

@@ -1,6 +1,7 @@
-//! Asking for small files' bytes before they are read: of files that `follow`
-//! expects to be read next. Nobody waits for the answers; what they bring is
-//! kept as what a caller asked for would be.
+//! Asking before anybody does: for small files' bytes that `follow` expects to
+//! be read next, and for names that `series` expects to be looked up. Nobody
+//! waits for the answers; what they bring is kept as what a caller asked for
+//! would be.
 
 use super::contents::FILE_MAX;
 use super::follow::By;
@@ -8,7 +9,7 @@ use super::{Cached, attr};
 use crate::base::{Bits, Fid, FileKind};
 use crate::client::call::{Context, Fill, Pending};
 use crate::client::{Import, ahead};
-use crate::wire::op::{Intent, OfFile, Read};
+use crate::wire::op::{Intent, Named, OfFile, Read};
 use crate::wire::{Features, Request};
 use crate::world::World;
 use std::rc::Rc;
@@ -41,13 +42,38 @@ pub fn on_read<W: World>(import: &Rc<Import<W>>, context: &Context, op: &Read) {
     wanted.retain(|fid| !cached.contents.borrow().has(*fid));
     for fid in wanted {
         let intent = Intent::default();
-        let request = Request::Getattr(OfFile { fid, intent });
-        let context = Context {
-            bytes: true,
-            ..Context::new(Rc::clone(&context.cred))
-        };
-        ahead::dispatch(import, Pending::new(&context, request, None));
+        send(import, context, Request::Getattr(OfFile { fid, intent }));
     }
+}
+
+/// A name is looked up that is not known: asks for those that are likely to be
+/// next.
+pub fn on_lookup<W: World>(import: &Rc<Import<W>>, context: &Context, op: &Named) {
+    let cached = &import.cached;
+    if !import.options.locks || import.ahead.has(op.parent) {
+        return;
+    }
+    let wanted = cached.series.borrow_mut().on_lookup(op.parent, &op.name);
+    for name in wanted {
+        let is_known = cached.known.borrow().name(op.parent, &name).is_some();
+        if !is_known {
+            let (parent, intent) = (op.parent, Intent::default());
+            let request = Request::Lookup(Named {
+                parent,
+                name,
+                intent,
+            });
+            send(import, context, request);
+        }
+    }
+}
+
+fn send<W: World>(import: &Rc<Import<W>>, context: &Context, request: Request) {
+    let context = Context {
+        fetches: true,
+        ..Context::new(Rc::clone(&context.cred))
+    };
+    ahead::dispatch(import, Pending::new(&context, request, None));
 }
 
 fn is_agreed<W: World>(import: &Import<W>) -> bool {

@@ -52,6 +52,8 @@ pub struct Held {
     locks: BTreeMap<LockId, Fid>,
     /// The locks of each file that has any.
     files: FidMap<Vec<(LockId, Lock)>>,
+    /// How many of them nothing rests on any more: the box is to hear of it.
+    going: usize,
     /// By the first id.
     asked: BTreeMap<LockId, Asked>,
     last: u64,
@@ -141,13 +143,16 @@ impl Held {
         }
         found.bits = found.bits.without(ends);
         found.ending = found.ending.with(ends);
-        Called::Ends(Ending {
+        let is_going = found.bits.is_empty();
+        let ending = Ending {
             lock,
             fid,
             bits: ends,
             extent: found.extent,
             mode: found.mode,
-        })
+        };
+        self.going += usize::from(is_going);
+        Called::Ends(ending)
     }
 
     /// The box knows that these bits have ended.
@@ -158,6 +163,7 @@ impl Held {
         found.ending = found.ending.without(bits);
         if found.bits.is_empty() && found.ending.is_empty() {
             self.locks.remove(&lock);
+            self.going = self.going.saturating_sub(1);
             if let Some(locks) = self.files.get_mut(&fid) {
                 locks.retain(|(id, _)| *id != lock);
                 if locks.is_empty() {
@@ -218,6 +224,7 @@ impl Held {
     pub fn keep_writing(&mut self) -> (Vec<Ending>, Vec<LockGrant>) {
         let ids = std::mem::take(&mut self.locks);
         let files = std::mem::take(&mut self.files);
+        self.going = 0;
         let of = |(id, fid): (&LockId, &Fid)| {
             let (_, lock) = files.get(fid)?.iter().find(|(of, _)| of == id)?;
             Some((*id, *fid, *lock))
@@ -238,6 +245,7 @@ impl Held {
                     ..*lock
                 };
                 self.insert(*fid, *id, left);
+                self.going += usize::from(bits.is_empty());
                 kept.push(LockGrant {
                     lock: *id,
                     fid: *fid,
@@ -271,8 +279,16 @@ impl Held {
     pub fn clear(&mut self) {
         self.locks.clear();
         self.files.clear();
+        self.going = 0;
     }
 
+    /// Locks that something may rest on.
+    #[must_use]
+    pub fn in_use(&self) -> usize {
+        self.locks.len().saturating_sub(self.going)
+    }
+
+    /// All that the box may know of.
     #[must_use]
     pub fn len(&self) -> usize {
         self.locks.len()
@@ -321,6 +337,7 @@ mod tests {
             panic!("PERM is held");
         };
         assert_eq!(two.bits, Bits::PERM);
+        assert_eq!(held.in_use(), 0);
         held.on_ended(two.lock, two.bits);
         assert_eq!(held.len(), 1, "UPDATE is still being given up");
         held.on_ended(one.lock, one.bits);

@@ -24,11 +24,12 @@ mod lease;
 mod listings;
 pub mod opens;
 mod recall;
+mod series;
 mod wants;
 mod xattrs;
 
 pub use ends::{claim, give_up, on_callback, on_evicted, on_restarted, watch};
-pub use fetch::on_read;
+pub use fetch::{on_lookup, on_read};
 pub use recall::Wrote;
 pub use xattrs::is_acl;
 
@@ -47,6 +48,7 @@ use interest::Interest;
 use known::Known;
 use lease::Lease;
 use listings::Listings;
+use series::Series;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
@@ -78,6 +80,7 @@ pub struct Cached {
     contents: RefCell<Contents>,
     interest: RefCell<Interest>,
     follow: RefCell<Follow>,
+    series: RefCell<Series>,
     lease: RefCell<Lease>,
     above: RefCell<Option<Rc<dyn Above>>>,
     /// The lease is over, and nobody above believes anything.
@@ -296,7 +299,7 @@ fn data_max<W: World>(import: &Import<W>, context: &Context, request: &Request) 
     let is_welcome = match request {
         Request::Lookup(op) => cached.interest.borrow().has(op.parent),
         Request::Open(op) => wants::is_reading(op) && !cached.contents.borrow().has(op.fid),
-        Request::Getattr(_) => context.bytes,
+        Request::Getattr(_) => context.fetches,
         _ => false,
     };
     let agreed = import.agreed.borrow();
@@ -402,6 +405,8 @@ fn learn(cached: &Cached, request: &Request, outcome: &Outcome, since: Since) {
             learn_name(cached, (op.parent, &op.name), entry.fid, since);
         }
         (Request::Lookup(op), Err(CallError::Failed(Errno::ENOENT))) => {
+            let mut series = cached.series.borrow_mut();
+            series.on_absent(op.parent, &op.name);
             let is_covered = cached.held.borrow().bits(op.parent).has(Bits::UPDATE);
             if is_covered {
                 let mut known = cached.known.borrow_mut();
@@ -471,11 +476,12 @@ fn reclaim<W: World>(import: &Rc<Import<W>>) {
         0 => LOCKS_MAX,
         volume => LOCKS_MAX.min(volume as usize),
     };
-    let is_full = cached.known.borrow().len() > FILES_MAX || cached.locks() > locks_max;
-    if !is_full {
-        return;
-    }
+    let is_full =
+        || cached.known.borrow().len() > FILES_MAX || cached.held.borrow().in_use() > locks_max;
     for _ in 0..RECLAIMED {
+        if !is_full() {
+            return;
+        }
         let Some(fid) = cached.known.borrow_mut().idle() else {
             return;
         };

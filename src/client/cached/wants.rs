@@ -76,7 +76,7 @@ pub fn of(
             }
         }
         Request::Getattr(op) => {
-            let bits = if context.bytes { USED } else { SHOWN };
+            let bits = if context.fetches { USED } else { SHOWN };
             missing(held, &mut wants, Of::Object, op.fid, bits);
         }
         Request::XattrGet(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
