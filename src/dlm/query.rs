@@ -48,6 +48,18 @@ impl Table {
         held
     }
 
+    /// Those bits of a file that the client holds for good in this mode, over
+    /// all of `extent`: they are not being called back.
+    #[must_use]
+    pub fn kept(&self, holder: Holder, fid: Fid, mode: Mode, extent: Extent) -> Bits {
+        let covers = |l: &&Lock| l.mode().covers(mode) && l.shape().extent.contains(extent);
+        let locks = self.of_client(holder, fid).filter(covers);
+        locks.fold(Bits::NONE, |all, lock| {
+            let called = self.calls.called((holder, fid, lock.id));
+            all.with(lock.bits().without(called))
+        })
+    }
+
     /// Has any client some of `bits` on a file?
     #[must_use]
     pub fn is_held(&self, fid: Fid, bits: Bits) -> bool {
@@ -122,6 +134,13 @@ impl Table {
     #[must_use]
     pub fn is_contended(&self, now: Mono, fid: Fid) -> bool {
         self.contention.is_contended(now, fid)
+    }
+
+    /// Do several clients change and look at this of a file by turns?
+    #[must_use]
+    pub fn is_fought_over(&self, now: Mono, fid: Fid, bits: Bits) -> bool {
+        let fought_over = self.contention.fought_over(now, fid);
+        self.contention.is_contended(now, fid) || !fought_over.and(bits).is_empty()
     }
 
     /// Everything, by file; granted locks before requests that wait.

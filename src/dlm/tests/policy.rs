@@ -471,6 +471,24 @@ fn each_bit_given_up_gives_time_for_the_others_l1() {
 }
 
 #[test]
+fn what_is_called_back_is_not_kept() {
+    let mut table = Table::new(WIDE);
+    let both = Bits::UPDATE.with(Bits::PERM);
+    granted(table.enqueue(ms(0), A, &want(1, Mode::Pr, both)));
+    let kept = |table: &Table, mode| table.kept(A, FILE, mode, Extent::ALL);
+    assert_eq!(kept(&table, Mode::Pr), both);
+    assert_eq!(kept(&table, Mode::Ex), Bits::NONE);
+    assert_eq!(table.kept(B, FILE, Mode::Pr, Extent::ALL), Bits::NONE);
+    table.enqueue(ms(0), B, &want(1, Mode::Pw, Bits::UPDATE));
+    assert_eq!(kept(&table, Mode::Pr), Bits::PERM);
+    // Of bytes all are asked about, or none.
+    granted(table.enqueue(ms(0), A, &data(2, Mode::Pr, 0, 9)));
+    let part = table.kept(A, FILE, Mode::Pr, Extent { start: 3, end: 9 });
+    assert_eq!(part, Bits::PERM.with(Bits::DATA));
+    assert_eq!(kept(&table, Mode::Pr), Bits::PERM);
+}
+
+#[test]
 fn who_sends_data_has_more_time_but_not_for_ever() {
     let mut table = Table::with_time(WIDE, Duration::from_secs(2));
     granted(table.enqueue(ms(0), A, &data(1, Mode::Pw, 0, 9)));

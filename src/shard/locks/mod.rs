@@ -31,7 +31,7 @@ pub use touch::{Touch, merged, of_change, of_edit};
 use super::session::Export;
 use super::{Incoming, Shard, meta};
 use crate::base::{Bits, Errno, Extent, Fid, LockId, Mode, Mono};
-use crate::dlm::bounds::OWN;
+use crate::dlm::bounds::{HOLD_OFF, OWN};
 use crate::dlm::{Holder, Limits, Outcome, Table, Want};
 use crate::wire::locks::Of;
 use crate::wire::{LockGrant, LockWant};
@@ -130,6 +130,29 @@ impl Locks {
         table.covers(holder, fid, Mode::Pr, Bits::DATA, Extent::ALL)
     }
 
+    /// Those of `bits` that the holder has not by other locks. Who asks for names
+    /// and listings knows some of the files already, and what is held twice has
+    /// to be called back twice.
+    fn missing(
+        &self,
+        holder: Holder,
+        (lock, fid): (LockId, Fid),
+        want: &LockWant,
+        bits: Bits,
+    ) -> Bits {
+        let table = self.table.borrow();
+        let kept = table.kept(holder, fid, want.mode, want.extent).and(bits);
+        // The very lock, when the request is run again: its answer was lost.
+        if kept.is_empty() || table.lock(holder, lock).is_some() {
+            return bits;
+        }
+        match want.mode {
+            // A file to oneself is one lock on all of it.
+            Mode::Ex if !kept.has(bits) => bits,
+            _ => bits.without(kept),
+        }
+    }
+
     /// Does anybody but `holder` have, or wait for, anything of this file?
     #[must_use]
     pub fn is_shared(&self, holder: Holder, fid: Fid) -> bool {
@@ -153,16 +176,30 @@ pub fn grant<W: World>(
     }
 }
 
-/// Grants a welcome lock on the `nth` file that a listing shows.
+/// The same for a file that is shown by a name in `dir`.
+pub fn grant_named<W: World>(
+    shard: &Rc<Shard<W>>,
+    export: &Export,
+    incoming: &Incoming,
+    dir: Fid,
+    fid: Fid,
+) {
+    if !shard.is_in_work(export.holder, dir, fid) {
+        grant(shard, export, incoming, Of::Object, fid);
+    }
+}
+
+/// Grants a welcome lock on the `nth` file that a listing of `dir` shows.
 pub fn grant_entry<W: World>(
     shard: &Rc<Shard<W>>,
     export: &Export,
     incoming: &Incoming,
-    nth: usize,
-    fid: Fid,
+    dir: Fid,
+    (nth, fid): (usize, Fid),
 ) {
     let entries = |want: &&LockWant| want.of == Of::Entries;
-    if let Some(want) = incoming.asked.wants.iter().find(entries) {
+    let want = incoming.asked.wants.iter().find(entries);
+    if let Some(want) = want.filter(|_| !shard.is_in_work(export.holder, dir, fid)) {
         let lock = LockId(want.lock.0.saturating_add(nth as u64));
         grant_one(shard, export, incoming, want, lock, fid);
     }
@@ -185,6 +222,11 @@ fn grant_one<W: World>(
         true => Bits::NONE,
         false => OPENED,
     };
+    let try_bits = want.try_bits.without(refused);
+    let try_bits = locks.missing(export.holder, (lock, fid), want, try_bits);
+    if want.bits.with(try_bits).is_empty() {
+        return;
+    }
     let outcome = locks.table.borrow_mut().enqueue(
         shard.world.now(),
         export.holder,
@@ -193,7 +235,7 @@ fn grant_one<W: World>(
             fid,
             mode: want.mode,
             bits: want.bits,
-            try_bits: want.try_bits.without(refused),
+            try_bits,
             extent: want.extent,
             group: 0,
             expand: true,
@@ -266,6 +308,19 @@ fn margin(lease: Duration) -> Duration {
 
 /// Evicted, or the shard stops.
 const GONE: Errno = Errno::ENOTCONN;
+
+impl<W: World> Shard<W> {
+    /// Is another client filling the directory, and has changed this file a
+    /// moment ago? It is likely to do so again (a file that is unpacked gets
+    /// bytes, owner, mode and times one after the other), and would have to call
+    /// back what somebody who lists the directory meanwhile was given.
+    fn is_in_work(&self, holder: Holder, dir: Fid, fid: Fid) -> bool {
+        let locks = &self.locks;
+        let now = self.world.now();
+        let is_filled = locks.table.borrow().is_fought_over(now, dir, Bits::UPDATE);
+        is_filled && locks.is_shared(holder, fid) && meta::changed_within(self, fid, HOLD_OFF)
+    }
+}
 
 impl Locks {
     /// Exports that have not answered a callback in time.

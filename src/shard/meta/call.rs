@@ -172,9 +172,14 @@ impl<'a, W: World> Call<'a, W> {
         locks::grant(self.shard, self.export, self.incoming, of, fid);
     }
 
-    /// Grants a welcome lock on the `nth` file that a listing shows.
-    pub fn grant_entry(&self, nth: usize, fid: Fid) {
-        locks::grant_entry(self.shard, self.export, self.incoming, nth, fid);
+    /// The same for a file that is shown by a name in `dir`.
+    pub fn grant_named(&self, dir: Fid, fid: Fid) {
+        locks::grant_named(self.shard, self.export, self.incoming, dir, fid);
+    }
+
+    /// Grants a welcome lock on the `nth` file that a listing of `dir` shows.
+    pub fn grant_entry(&self, dir: Fid, nth: usize, fid: Fid) {
+        locks::grant_entry(self.shard, self.export, self.incoming, dir, (nth, fid));
     }
 
     /// Waits for what the client needs to hold of `fid` with the answer.

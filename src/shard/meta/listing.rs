@@ -161,7 +161,7 @@ async fn show<W: World>(
             if !is_as_read && !is_still_there(view, dir, found)? {
                 found.shown = None;
             } else {
-                found.shown = shown_as(call, view, found)?;
+                found.shown = shown_as(call, view, dir, found)?;
             }
             done += 1;
         }
@@ -197,6 +197,7 @@ fn is_still_there<W: World>(
 fn shown_as<W: World>(
     call: &Call<'_, W>,
     view: &super::FlashView<'_, W>,
+    dir: Fid,
     found: &Found,
 ) -> Result<Option<Option<Attr>>, Stop> {
     let fid = found.dirent.fid;
@@ -207,6 +208,6 @@ fn shown_as<W: World>(
     if call.is_anothers(fid) {
         return Ok(Some(None));
     }
-    call.grant_entry(found.nth, fid);
+    call.grant_entry(dir, found.nth, fid);
     Ok(Some(Some(attr)))
 }

@@ -27,7 +27,7 @@ pub async fn lookup<W: World>(call: &Call<'_, W>, op: &op::Named) -> Result<Outg
             let fid = found?;
             let inode = call.inode(view, fid)?;
             call.touch([Touch::see(fid, Bits::LOOKUP.with(Bits::ATTRS))])?;
-            call.grant(Of::Object, fid);
+            call.grant_named(parent, fid);
             call.grant(Of::Parent, parent);
             Ok((fid, inode))
         })

@@ -22,6 +22,7 @@ use crate::wire::locks::Of;
 use crate::wire::op;
 use crate::world::{Level, World};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// The kernel's own bit for "opened to be executed", which needs no read right.
 const FMODE_EXEC: u32 = 0x20;
@@ -180,11 +181,23 @@ pub fn unopened<W: World>(shard: &Rc<Shard<W>>, fid: Fid) {
 /// May clients open this without a word? A file that has names, and bytes. The
 /// record is at hand wherever the file was just shown.
 pub fn may_be_opened<W: World>(shard: &Shard<W>, fid: Fid) -> bool {
+    let is_fit = |i: Inode| i.attr.kind == FileKind::Regular && i.flags & flag::ORPHAN == 0;
+    peeked(shard, fid).is_some_and(is_fit)
+}
+
+/// Has this file changed within this time? Whoever made it stamped it, so a
+/// clock that is far ahead says nothing.
+pub fn changed_within<W: World>(shard: &Shard<W>, fid: Fid, time: Duration) -> bool {
+    let now = shard.world.wall().nanos();
+    let ago = |inode: Inode| now.abs_diff(inode.attr.ctime.nanos());
+    peeked(shard, fid).is_some_and(|inode| ago(inode) <= time.as_nanos())
+}
+
+fn peeked<W: World>(shard: &Shard<W>, fid: Fid) -> Option<Inode> {
     let Peek::Found(bytes) = shard.flash.peek(&key::inode(fid)) else {
-        return false;
+        return None;
     };
-    let inode = Inode::from_slice(&bytes);
-    inode.is_ok_and(|i| i.attr.kind == FileKind::Regular && i.flags & flag::ORPHAN == 0)
+    Inode::from_slice(&bytes).ok()
 }
 
 fn target_of(fid: Fid) -> TargetId {
