@@ -179,11 +179,31 @@ pub(super) enum Order {
     Ahead(u64),
 }
 
+/// A change that goes to the box with others in one request.
+pub(super) struct Part {
+    pub request: Request,
+    pub payload: Option<Slice>,
+}
+
+impl Part {
+    pub fn of(pending: &Pending) -> Part {
+        Part {
+            request: pending.request.borrow().clone(),
+            payload: pending.payload.clone(),
+        }
+    }
+}
+
 /// What the ledger keeps of a request, from its call until it is stable.
 pub(super) struct Pending {
     /// Changed once: an append that took place is replayed where it did.
     pub request: RefCell<Request>,
     pub payload: Option<Slice>,
+    /// The changes that it was made of, if they are more than one; the payloads
+    /// are theirs then.
+    pub parts: RefCell<Vec<Part>>,
+    /// Bytes that it holds in memory.
+    pub bytes: Cell<usize>,
     pub context: Context,
     /// The locks that it asks for.
     pub asked: RefCell<Asked>,
@@ -211,7 +231,9 @@ impl Pending {
     pub fn new(context: &Context, request: Request, payload: Option<Slice>) -> Rc<Pending> {
         Rc::new(Pending {
             request: RefCell::new(request),
+            bytes: Cell::new(payload.as_ref().map_or(0, |p| p.len())),
             payload,
+            parts: RefCell::default(),
             context: context.clone(),
             asked: RefCell::default(),
             since: Cell::default(),
@@ -239,8 +261,16 @@ impl Pending {
         matches!(self.order.get(), Order::Ahead(_))
     }
 
-    /// Bytes that it holds in memory.
     pub fn bytes(&self) -> usize {
-        self.payload.as_ref().map_or(0, |p| p.len())
+        self.bytes.get()
+    }
+
+    /// What is sent with it.
+    pub fn payloads(&self) -> Vec<Slice> {
+        let parts = self.parts.borrow();
+        match parts.is_empty() {
+            true => self.payload.iter().cloned().collect(),
+            false => parts.iter().filter_map(|p| p.payload.clone()).collect(),
+        }
     }
 }

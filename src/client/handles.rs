@@ -110,6 +110,16 @@ impl Handles {
         })
     }
 
+    /// May all handles of the file that the box knows nothing of be told to it
+    /// later, by what their openers may do?
+    #[must_use]
+    pub fn keep(&self, fid: Fid, may: impl Fn(&Cred, u32) -> bool) -> bool {
+        self.opens(fid).all(|handle| match &handle.standing {
+            Standing::Here(opener) => may(opener, handle.flags),
+            Standing::Told(_) | Standing::Known => true,
+        })
+    }
+
     fn opens(&self, fid: Fid) -> impl Iterator<Item = &Handle> {
         let ids = self.of.get(&fid).into_iter().flatten();
         ids.filter_map(|id| self.all.get(id))

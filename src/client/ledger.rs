@@ -9,9 +9,10 @@
 
 use super::Options;
 use super::cached::is_acl;
-use super::call::{Call, CallError, Context, Cred, Order, Outcome, Pending};
+use super::call::{Call, CallError, Context, Cred, Order, Outcome, Part, Pending};
 use super::creds::Creds;
 use super::handles::Handles;
+use super::unsent::Unsent;
 use super::window::Window;
 use crate::base::{Fid, Mono, OpenId, SetAttr, Slice, Tag, Transno, Xid};
 use crate::code;
@@ -97,15 +98,21 @@ impl LostChange {
     /// Bytes that are kept for who asks.
     const BYTES_MAX: usize = 256;
 
-    pub(super) fn of(pending: &Pending) -> LostChange {
+    /// The changes that a request was to make.
+    pub(super) fn of(pending: &Pending) -> Vec<LostChange> {
+        let parts = pending.parts.borrow();
+        match parts.is_empty() {
+            true => vec![LostChange::part(&Part::of(pending))],
+            false => parts.iter().map(LostChange::part).collect(),
+        }
+    }
+
+    fn part(part: &Part) -> LostChange {
         let is_little = |bytes: &&Slice| bytes.len() <= LostChange::BYTES_MAX;
+        let bytes = part.payload.as_ref().filter(is_little);
         LostChange {
-            request: pending.request.borrow().clone(),
-            bytes: pending
-                .payload
-                .as_ref()
-                .filter(is_little)
-                .map(|b| b.to_vec()),
+            request: part.request.clone(),
+            bytes: bytes.map(|b| b.to_vec()),
         }
     }
 }
@@ -143,7 +150,7 @@ pub struct Ledger {
     held_bytes: usize,
     held_bytes_max: usize,
     /// Answered ahead of the box, not sent.
-    ahead: VecDeque<Rc<Pending>>,
+    ahead: Unsent,
     window: Window,
     /// Those that were sent and are not answered.
     ahead_sent: usize,
@@ -174,6 +181,7 @@ struct Agreed {
     checksum: bool,
     locks: bool,
     tags: u16,
+    payload_max: usize,
 }
 
 impl Ledger {
@@ -189,7 +197,7 @@ impl Ledger {
             replaying: BTreeSet::new(),
             held_bytes: 0,
             held_bytes_max: options.retain_bytes_max,
-            ahead: VecDeque::new(),
+            ahead: Unsent::default(),
             window: Window::default(),
             ahead_sent: 0,
             queued: 0,
@@ -258,16 +266,23 @@ impl Ledger {
     }
 
     /// Takes in a change that is answered ahead of the box, at this moment or,
-    /// if too much is under way, as soon as some of it is answered.
-    pub fn queue_ahead(&mut self, pending: &Rc<Pending>, outcome: Outcome) {
+    /// if too much is under way, as soon as some of it is answered. False: it
+    /// goes with one that was not sent yet, and is no request of its own.
+    pub fn queue_ahead(&mut self, pending: &Rc<Pending>, outcome: Outcome) -> bool {
         self.counters.calls += 1;
+        let bytes_max = self.agreed.payload_max;
+        if self.ahead.merge(pending, &mut self.window, bytes_max) {
+            pending.finish(outcome);
+            return false;
+        }
         if let Ok((reply, _)) = &outcome {
             self.track_opens(&pending.request.borrow(), reply);
         }
         self.number(pending);
         *pending.later.borrow_mut() = Some(outcome);
-        self.ahead.push_back(Rc::clone(pending));
+        self.ahead.push(pending);
         self.window.enter(pending);
+        true
     }
 
     fn number(&mut self, pending: &Pending) {
@@ -483,7 +498,7 @@ impl Ledger {
     }
 
     fn frame(&self, pending: &Pending, head: &RequestHead) -> Frame {
-        let payload = pending.payload.iter().cloned().collect();
+        let payload = pending.payloads();
         let request = pending.request.borrow();
         let none = Asked::default();
         let asked = pending.asked.borrow();
@@ -624,6 +639,7 @@ impl Ledger {
                 checksum,
                 locks: reply.features.has(Features::LOCKS),
                 tags: reply.tags,
+                payload_max: reply.payload_max as usize,
             },
         );
         self.grow_tags(before.tags);
@@ -757,7 +773,7 @@ impl Ledger {
                 pending.finish(Err(CallError::Evicted));
             }
         }
-        for pending in std::mem::take(&mut self.ahead) {
+        for pending in self.ahead.take() {
             self.counters.lost += 1;
             loss.note(&pending);
             if pending.later.take().is_some() {
@@ -820,7 +836,11 @@ impl Ledger {
 
     /// Is a request under way that changes who may use the file?
     fn is_changing(&self, fid: Fid) -> bool {
-        let queued = self.waiting.iter().chain(&self.urgent).chain(&self.ahead);
+        let queued = self
+            .waiting
+            .iter()
+            .chain(&self.urgent)
+            .chain(self.ahead.iter());
         let mut all = queued.chain(self.unanswered.values());
         all.any(|p| changes_rights(&p.request.borrow()) == Some(fid))
     }
@@ -863,7 +883,7 @@ impl Ledger {
                 pending.finish(Err(why.clone()));
             }
         }
-        for pending in std::mem::take(&mut self.ahead) {
+        for pending in self.ahead.take() {
             if pending.later.take().is_some() {
                 pending.finish(Err(why.clone()));
             }
@@ -878,7 +898,7 @@ impl Loss {
     fn note(&mut self, pending: &Pending) {
         self.files.extend(changes(&pending.request.borrow()));
         if pending.is_ahead() {
-            self.ahead.push(LostChange::of(pending));
+            self.ahead.extend(LostChange::of(pending));
         }
     }
 }

@@ -24,9 +24,11 @@ mod filelocks;
 mod handles;
 mod ledger;
 mod link;
+mod merge;
 
 pub use above::{Above, Ending, Terms};
 pub use api::{Directory, File};
+mod unsent;
 mod window;
 
 use call::Pending;

@@ -44,6 +44,16 @@ impl Window {
         self.advance();
     }
 
+    /// One that was answered has grown; false: there is no room for that.
+    pub fn grow(&mut self, from: usize, to: usize) -> bool {
+        let more = spends(to).saturating_sub(spends(from));
+        let is_fit = self.spent + more <= self.max();
+        if is_fit {
+            self.spent += more;
+        }
+        is_fit
+    }
+
     /// The box has answered it.
     pub fn leave(&mut self, pending: &Rc<Pending>) {
         if pending.later.take().is_some() {

@@ -134,10 +134,17 @@ impl Cluster {
     /// # Errors
     /// The box did not answer in time.
     pub async fn client(&self, name: &str) -> Result<Actor, ConnectError> {
+        self.client_with(name, Options::default().tags).await
+    }
+
+    /// One that has at most so many requests under way: what it answers ahead of
+    /// the box waits for each other, and goes together.
+    pub async fn client_with(&self, name: &str, tags: u16) -> Result<Actor, ConnectError> {
         let options = Options {
             name: name.to_owned(),
             first_connect: Duration::from_secs(120),
             locks: true,
+            tags,
             ..Options::default()
         };
         let hosts = vec![format!("{BOX}:9880")];

@@ -35,6 +35,11 @@ pub struct Plan {
     pub crashes: bool,
 }
 
+/// Every other client has few reply slots, so that its changes wait, and go together.
+fn tags(n: usize) -> u16 {
+    [128, 16][n % 2]
+}
+
 impl Plan {
     #[must_use]
     pub fn of(seed: u64) -> Plan {
@@ -176,7 +181,7 @@ async fn play(cluster: &Cluster, plan: Plan, run: Rc<Run>) -> Result<u64, String
     cluster.start();
     let mut clients = Vec::new();
     for n in 0..plan.clients {
-        let actor = cluster.client(&format!("c{n}")).await;
+        let actor = cluster.client_with(&format!("c{n}"), tags(n)).await;
         clients.push(actor.map_err(|e| e.to_string())?.client);
     }
     let place = prepare(&clients[0], &run)

@@ -29,6 +29,8 @@ pub async fn mount(
         first_connect: Duration::from_secs(120),
         locks: true,
         callers_checked: true,
+        // With few slots changes wait for each other, and go together.
+        tags: [128, 16][usize::from(seed % 2 == 1)],
         ..Options::default()
     };
     let hosts = vec![format!("{BOX}:9880")];

@@ -2,7 +2,7 @@
 //! all of them, whatever dies meanwhile, and what is lost is told.
 
 use forebay::base::codec::Bytes;
-use forebay::base::{Fid, FileKind, Name, OpenId, SetAttr, Slice};
+use forebay::base::{Fid, FileKind, Name, OpenId, SetAttr, Slice, Time};
 use forebay::client::{CallError, Client, Context};
 use forebay::sim::SimWorld;
 use forebay::sim::cluster::BOX;
@@ -208,6 +208,93 @@ fn what_an_eviction_costs_is_told_l10() {
             let lost = a.take_lost();
             assert_eq!(lost.len(), 2, "seed {seed}: {lost:?}");
             assert_eq!(found(&a, "own").await, seen, "seed {seed}");
+        });
+    }
+}
+
+/// Makes a file as tar does: bytes in two parts, times, owner, mode.
+async fn extract(c: &Client<SimWorld>, dir: Fid, what: &str) {
+    let file = make(c, dir, what, FileKind::Regular).await;
+    write(c, file, what.as_bytes()).await;
+    write(c, file, b" twice").await;
+    let time = Some(Time { sec: 77, nsec: 7 });
+    let times = SetAttr {
+        atime: time,
+        mtime: time,
+        ..SetAttr::default()
+    };
+    let owner = SetAttr {
+        uid: Some(9),
+        gid: Some(9),
+        ..SetAttr::default()
+    };
+    for set in [times, owner] {
+        let request = Request::Setattr(op::Setattr { fid: file, set });
+        ask(c, request).await.expect("changed");
+    }
+    chmod(c, file, 0o4751).await;
+}
+
+const PARTS: u64 = 6;
+const FILES: u64 = 8;
+
+/// Changes of a file that wait for the box go to it in few requests, and all of
+/// them are done.
+#[test]
+fn changes_of_a_file_that_wait_go_together() {
+    for seed in 0..10 {
+        let cluster = Cluster::new(seed);
+        cluster.run(async {
+            cluster.start();
+            let a = cluster.client_with("a", 8).await.unwrap().client;
+            let b = cluster.client("b").await.unwrap().client;
+            let dir = own(&a).await;
+            a.settle().await;
+            let before = a.counters();
+            cluster.sim.partition("a", BOX);
+            for n in 0..FILES {
+                extract(&a, dir, &format!("f{n}")).await;
+            }
+            let ahead = a.counters().ahead - before.ahead;
+            assert_eq!(ahead, FILES * PARTS, "seed {seed}");
+            cluster.sim.sleep(Duration::from_millis(500)).await;
+            cluster.sim.heal();
+            for n in 0..FILES {
+                let root = b.at_root(Context::of(0, 0));
+                let at = root.walk("own").await.expect("there");
+                let (open, attr) = at.open(&format!("f{n}")).await.expect("open");
+                let told = (attr.uid, attr.gid, attr.mode, attr.mtime.sec);
+                assert_eq!(told, (9, 9, 0o4751, 77), "seed {seed}, file {n}");
+                let bytes = at.read(open, 0, 100).await.expect("read");
+                assert_eq!(&bytes[..], format!("f{n} twice").as_bytes());
+                at.close(open).await.expect("closed");
+            }
+            let sent = a.counters().sent - before.sent;
+            assert!(sent < FILES * 4, "seed {seed}: {sent} requests");
+        });
+    }
+}
+
+#[test]
+fn changes_that_would_have_gone_together_are_lost_each_l10() {
+    for seed in 0..10 {
+        let cluster = Cluster::new(seed);
+        cluster.run(async {
+            cluster.start();
+            let a = cluster.client_with("a", 8).await.unwrap().client;
+            let dir = own(&a).await;
+            a.settle().await;
+            cluster.sim.partition("a", BOX);
+            for n in 0..FILES {
+                extract(&a, dir, &format!("f{n}")).await;
+            }
+            cluster.sim.sleep(Duration::from_secs(60)).await;
+            cluster.sim.heal();
+            let _ = ask(&a, Request::Ping(op::Empty {})).await;
+            let lost = a.take_lost();
+            assert_eq!(lost.len() as u64, FILES * PARTS, "seed {seed}");
+            let bytes = lost.iter().filter_map(|l| l.bytes.as_deref());
+            assert_eq!(bytes.filter(|b| b == b" twice").count() as u64, FILES);
         });
     }
 }

@@ -245,6 +245,38 @@ fn an_open_file_is_used_whatever_its_mode_is_by_now() {
     });
 }
 
+/// A change of the mode that leaves its openers what their handles do is no
+/// reason to tell of these: the close is not sent either.
+#[test]
+fn handles_are_told_only_where_the_mode_takes_something_away() {
+    with_two(|cluster, a, b, _| async move {
+        let cases = [
+            (&a.user, 0o640, 0),
+            (&a.root, 0, 0),
+            (&a.user, 0o400, 1),
+            (&a.user, 0o077, 1),
+        ];
+        for (n, (by, mode, told)) in cases.into_iter().enumerate() {
+            let what = format!("f{n}");
+            let fid = b.make(&what).await;
+            // What was made a moment ago is nobody else's to keep yet.
+            cluster.sim.sleep(Duration::from_secs(3)).await;
+            a.look(&what).await.unwrap();
+            let before = a.client.counters().closes;
+            let open = a.open(by, fid, RDWR).await.unwrap();
+            let set = SetAttr {
+                mode: Some(mode),
+                ..SetAttr::default()
+            };
+            a.set(by, fid, set).await;
+            a.write(by, fid, open).await.unwrap();
+            a.close(fid, open).await;
+            let closes = a.client.counters().closes - before;
+            assert_eq!(closes, told, "{mode:o}");
+        }
+    });
+}
+
 /// As after fork and setuid: whoever has the descriptor uses it.
 #[test]
 fn an_open_file_is_used_by_others_than_the_opener() {

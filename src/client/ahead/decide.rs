@@ -1,7 +1,6 @@
 //! What a change does, decided over the client's own tree by the box's rules.
 //! Whatever they refuse, or need to know more for, the box is asked itself.
 
-use super::tree::TreeView;
 use crate::base::codec::Bytes;
 use crate::base::{Errno, Fid, FileKind, LockId};
 use crate::namespace::create::{self, Created, New};
@@ -38,7 +37,7 @@ pub struct Asked<'a> {
 
 /// # Errors
 /// Whatever stops it is for the box to say.
-pub fn decide(view: &TreeView<'_>, asked: &Asked<'_>, request: &Request) -> Result<Decided, Stop> {
+pub fn decide(view: &impl View, asked: &Asked<'_>, request: &Request) -> Result<Decided, Stop> {
     let done = |change| Decided {
         reply: Reply::Done(Empty {}),
         change,
@@ -78,7 +77,7 @@ fn set(op: &XattrSet) -> xattr::Set<'_> {
     }
 }
 
-fn born(view: &TreeView<'_>, asked: &Asked<'_>, op: &Create) -> Result<Decided, Stop> {
+fn born(view: &impl View, asked: &Asked<'_>, op: &Create) -> Result<Decided, Stop> {
     let is_plain = matches!(
         op.kind,
         FileKind::Regular | FileKind::Directory | FileKind::Symlink
@@ -106,7 +105,7 @@ fn born(view: &TreeView<'_>, asked: &Asked<'_>, op: &Create) -> Result<Decided, 
 }
 
 /// A directory that changes its parent is the box's to move (N5).
-fn moved(view: &TreeView<'_>, asked: &Asked<'_>, op: &Rename) -> Result<Change, Stop> {
+fn moved(view: &impl View, asked: &Asked<'_>, op: &Rename) -> Result<Change, Stop> {
     let mv = rename::Move {
         from: op.from,
         from_name: &op.from_name,
@@ -139,7 +138,7 @@ fn cut(change: &mut Change) {
 
 /// Bytes at an offset: what is not written straight on may leave holes, whose
 /// blocks only the box can count.
-fn written(view: &TreeView<'_>, asked: &Asked<'_>, op: &Write) -> Result<Decided, Stop> {
+fn written(view: &impl View, asked: &Asked<'_>, op: &Write) -> Result<Decided, Stop> {
     let mut inode = view.inode(op.fid)?.ok_or(Errno::ESTALE)?;
     let old = inode.attr.size;
     let offset = if op.append { old } else { op.offset };

@@ -20,7 +20,7 @@
 
 mod asks;
 mod busy;
-mod decide;
+pub(super) mod decide;
 mod prepare;
 mod stock;
 #[cfg(test)]
@@ -63,7 +63,9 @@ pub struct Ahead {
     busy: Rc<Busy>,
     /// Changes of files that are being prepared wait here.
     preparing: RefCell<BTreeMap<Fid, Vec<Rc<Pending>>>>,
-    /// Changes answered ahead, and those of them that the box has answered.
+    /// Changes answered ahead; the requests that ask for them, which may be
+    /// fewer; and those of these that the box has answered.
+    decided: Cell<u64>,
     sent: Cell<u64>,
     answered: Cell<u64>,
     moved: Signal,
@@ -108,7 +110,7 @@ impl Ahead {
     /// Changes that were answered here before the box had them.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.sent.get()
+        self.decided.get()
     }
 
     /// Does the box lack something that was answered?
@@ -307,9 +309,10 @@ fn attempt<W: World>(import: &Rc<Import<W>>, pending: &Rc<Pending>, changed: &[F
     *pending.request.borrow_mut() = request;
     pending.since.set(import.cached.since());
     pending.order.set(Order::Ahead(at));
-    ahead.sent.set(ahead.sent.get() + 1);
     let outcome = Ok((reply, None));
-    import.ledger.borrow_mut().queue_ahead(pending, outcome);
+    let is_own = import.ledger.borrow_mut().queue_ahead(pending, outcome);
+    ahead.decided.set(ahead.decided.get() + 1);
+    ahead.sent.set(ahead.sent.get() + u64::from(is_own));
     import.pump();
     if ahead.tree.borrow().len() > RECORDS_MAX {
         relieve(import);
@@ -538,7 +541,7 @@ fn refused<W: World>(import: &Rc<Import<W>>, pending: &Pending, why: &CallError)
         .ledger
         .borrow_mut()
         .on_refused(&pending.request.borrow());
-    import.note_lost(vec![LostChange::of(pending)]);
+    import.note_lost(LostChange::of(pending));
     let roots: Vec<Fid> = {
         let tree = import.ahead.tree.borrow();
         let touched = pending.touched.borrow();

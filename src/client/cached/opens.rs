@@ -4,8 +4,8 @@
 //! The box takes whoever holds OPEN for one who may have the file open. What it
 //! does not know of a handle is what the handle may do: as long as PERM is held
 //! the file's mode says that, to whoever opened it. So handles are declared
-//! before OPEN or PERM ends, before this client changes the mode itself, and
-//! before anybody else than the opener uses them. A declaration is a frame on
+//! before OPEN or PERM ends, before this client changes the mode itself to one
+//! that says less, and before anybody else than the opener uses them. A declaration is a frame on
 //! the same connection as what must come after it, and nobody waits for it.
 //!
 //! What was born below a directory that the client has to itself (EX) it opens
@@ -123,7 +123,9 @@ pub fn before<W: World>(
     context: &Context,
     request: &Request,
 ) -> Vec<LockCancel> {
-    if let Some(fid) = changes_rights(request) {
+    if let Some(fid) = changes_rights(request)
+        && !keeps_rights(import, fid, request)
+    {
         declare(import, fid);
     }
     for fid in uses(request).into_iter().flatten() {
@@ -142,6 +144,29 @@ pub fn before<W: World>(
         _ => {}
     }
     Vec::new()
+}
+
+/// Does everybody who opened the file here keep by its mode what the handle does?
+/// User 0 does, and an owner whose own bits stay: no ACL says otherwise.
+fn keeps_rights<W: World>(import: &Import<W>, fid: Fid, request: &Request) -> bool {
+    let set = match request {
+        Request::Setattr(op) => Some(&op.set),
+        _ => None,
+    };
+    let after = set.and_then(|set| {
+        let attr = attr(&import.cached, fid)?;
+        Some(Attr {
+            mode: set.mode.unwrap_or(attr.mode),
+            uid: set.uid.unwrap_or(attr.uid),
+            ..attr
+        })
+    });
+    let may = |opener: &Cred, flags: u32| {
+        let is_owner = |attr: &Attr| attr.uid == opener.uid && permits(attr, opener, flags);
+        let is_root = opener.uid == 0 && flags & FMODE_EXEC == 0;
+        is_root || after.as_ref().is_some_and(is_owner)
+    };
+    import.ledger.borrow().handles().keep(fid, may)
 }
 
 /// The files whose bytes or size a request uses, perhaps by the right of a handle.

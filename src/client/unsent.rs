@@ -1,0 +1,115 @@
+//! The changes that were answered ahead of the box and have not been sent, in
+//! their order. While they wait for a slot, the next change of the same file
+//! may go with the last one ([`merge`](super::merge)): one request does both.
+//!
+//! What is merged takes the place of the earlier of the two. That passes only
+//! changes that touch none of its files, and nobody but this client, which knows
+//! both, can tell: others see none of it until all has been done.
+
+use super::call::{Order, Part, Pending};
+use super::merge;
+use super::window::Window;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// Changes that are looked at for the last one of a file.
+const LOOKED_AT: usize = 32;
+
+/// Changes in one request: an eviction names each.
+const PARTS_MAX: usize = 256;
+
+#[derive(Default)]
+pub struct Unsent(VecDeque<Rc<Pending>>);
+
+impl Unsent {
+    pub fn push(&mut self, pending: &Rc<Pending>) {
+        self.0.push_back(Rc::clone(pending));
+    }
+
+    #[must_use]
+    pub fn front(&self) -> Option<&Rc<Pending>> {
+        self.0.front()
+    }
+
+    pub fn pop_front(&mut self) -> Option<Rc<Pending>> {
+        self.0.pop_front()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Rc<Pending>> {
+        self.0.iter()
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them; none is left.
+    pub fn take(&mut self) -> VecDeque<Rc<Pending>> {
+        std::mem::take(&mut self.0)
+    }
+
+    /// Has `next` go with the last change of its file, if one request can do
+    /// both: it is answered, for what it needs is in the window. `bytes_max`: the
+    /// longest payload.
+    pub fn merge(&self, next: &Pending, window: &mut Window, bytes_max: usize) -> bool {
+        let Some(last) = self.last_of(next) else {
+            return false;
+        };
+        let bytes = last.bytes() + next.bytes();
+        let is_fit = bytes <= bytes_max && last.parts.borrow().len() < PARTS_MAX;
+        // Who still waits for the first cannot be passed by who makes the second.
+        let is_answered = last.later.borrow().is_none();
+        if !is_fit || !is_answered || !is_alike(last, next) {
+            return false;
+        }
+        let both = {
+            let (first, then) = (last.request.borrow(), next.request.borrow());
+            merge::merged(&first, last.bytes(), &then)
+        };
+        let Some(both) = both else {
+            return false;
+        };
+        if !window.grow(last.bytes(), bytes) {
+            return false;
+        }
+        let mut parts = last.parts.borrow_mut();
+        if parts.is_empty() {
+            parts.push(Part::of(last));
+        }
+        parts.push(Part::of(next));
+        drop(parts);
+        *last.request.borrow_mut() = both;
+        last.bytes.set(bytes);
+        last.order.set(next.order.get());
+        last.touched.borrow_mut().extend(next.touched.take());
+        let mut asked = last.asked.borrow_mut();
+        asked.cancels.append(&mut next.asked.borrow_mut().cancels);
+        true
+    }
+
+    /// The last change that touches any file that `next` touches.
+    fn last_of(&self, next: &Pending) -> Option<&Rc<Pending>> {
+        let touched = next.touched.borrow();
+        let is_one = |fid: &crate::base::Fid| touched.contains(fid);
+        let mut last = self.0.iter().rev().take(LOOKED_AT);
+        last.find(|pending| pending.touched.borrow().iter().any(is_one))
+    }
+}
+
+/// Are both of one caller, who asks for them in one way?
+fn is_alike(one: &Pending, two: &Pending) -> bool {
+    let (a, b) = (&one.context, &two.context);
+    let is_ahead = |pending: &Pending| matches!(pending.order.get(), Order::Ahead(_));
+    let is_caller = Rc::ptr_eq(&a.cred, &b.cred) || a.cred == b.cred;
+    let is_way = (a.flags, a.owner, a.owner_kind) == (b.flags, b.owner, b.owner_kind);
+    is_ahead(one) && is_ahead(two) && is_caller && is_way
+}
+
+#[cfg(test)]
+mod tests;
