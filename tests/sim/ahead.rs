@@ -2,8 +2,9 @@
 //! all of them, whatever dies meanwhile, and what is lost is told.
 
 use forebay::base::codec::Bytes;
-use forebay::base::{Fid, FileKind, Name, OpenId, SetAttr, Slice, Time};
+use forebay::base::{Errno, Fid, FileKind, Name, OpenId, SetAttr, Slice, Time};
 use forebay::client::{CallError, Client, Context};
+use forebay::conf::Disconnected;
 use forebay::sim::SimWorld;
 use forebay::sim::cluster::BOX;
 use forebay::sim::{Cluster, Faults};
@@ -180,6 +181,64 @@ fn a_crash_of_the_box_costs_nothing_that_was_answered_l4() {
             let (tree, ()) = futures_join(unpack(&a, dir, 40), crash).await;
             assert_eq!(found(&b, "own").await, tree, "seed {seed}");
             assert!(a.take_lost().is_empty(), "seed {seed}");
+        });
+    }
+}
+
+/// Where changes are refused while the origin is away, nobody decides them
+/// alone; what was answered before is carried out all the same.
+#[test]
+fn an_absent_origin_ends_it_where_its_policy_refuses_changes_l4() {
+    let policies = [
+        (Disconnected::ReadOnly, Errno::EROFS),
+        (Disconnected::Fail, Errno::EIO),
+    ];
+    for (policy, wanted) in policies {
+        let cluster = Cluster::new(7);
+        cluster.conf.borrow_mut().disconnected = policy;
+        cluster.run(async {
+            cluster.start();
+            let a = cluster.client("a").await.unwrap().client;
+            let dir = own(&a).await;
+            let tree = unpack(&a, dir, 8).await;
+            cluster.origin().goes_away();
+            // Write-back learns of it; the client hears nothing but callbacks.
+            let change = || {
+                let set = SetAttr {
+                    mode: Some(0o700),
+                    ..SetAttr::default()
+                };
+                ask(&a, Request::Setattr(op::Setattr { fid: dir, set }))
+            };
+            let until = cluster.sim.now() + Duration::from_secs(60);
+            let refused = loop {
+                match change().await {
+                    Err(CallError::Failed(errno)) => break errno,
+                    other => assert!(other.is_ok(), "{other:?}"),
+                }
+                assert!(cluster.sim.now() < until, "nobody refuses");
+                cluster.sim.sleep(Duration::from_millis(500)).await;
+            };
+            assert_eq!(refused, wanted);
+            assert!(a.take_lost().is_empty());
+            cluster.origin().comes_back();
+            while change().await.is_err() {
+                cluster.sim.sleep(Duration::from_millis(500)).await;
+            }
+            cluster.drain().await.expect("at the origin");
+            let b = cluster.client("b").await.unwrap().client;
+            assert_eq!(found(&b, "own").await, tree);
+            b.close().await;
+            // It has it to itself again.
+            let before = a.counters().ahead;
+            for n in 0.. {
+                if a.counters().ahead > before {
+                    break;
+                }
+                make(&a, dir, &format!("n{n}"), FileKind::Regular).await;
+                cluster.sim.sleep(Duration::from_millis(500)).await;
+            }
+            assert!(a.take_lost().is_empty());
         });
     }
 }

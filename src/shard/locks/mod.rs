@@ -20,17 +20,19 @@
 
 mod callbacks;
 mod claims;
+mod closed;
 mod ghosts;
 mod touch;
 
 pub use callbacks::{again, on_cancel, on_claim, pump, recall_opens};
 pub use claims::Claims;
+pub use closed::look;
 pub use ghosts::{end_ghosts, leave, on_clean};
 pub use touch::{Touch, merged, of_change, of_edit};
 
 use super::session::Export;
 use super::{Incoming, Shard, meta};
-use crate::base::{Bits, Errno, Extent, Fid, LockId, Mode, Mono};
+use crate::base::{Bits, Errno, Extent, Fid, LockId, Mode, Mono, TargetId};
 use crate::dlm::bounds::{HOLD_OFF, OWN};
 use crate::dlm::{Holder, Limits, Outcome, Table, Want};
 use crate::wire::locks::Of;
@@ -38,7 +40,7 @@ use crate::wire::{LockGrant, LockWant};
 use crate::world::World;
 use crate::world::sync::Promise;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -51,6 +53,8 @@ pub struct Locks {
     exports: RefCell<BTreeMap<Holder, Rc<Export>>>,
     /// Holders that are gone, whose clients may not know it yet (L2).
     ghosts: RefCell<Vec<ghosts::Ghost>>,
+    /// Targets that take no changes now.
+    closed: RefCell<BTreeSet<TargetId>>,
     next_holder: Cell<u64>,
     next_own: Cell<u64>,
     next_xid: Cell<u64>,
@@ -63,6 +67,7 @@ impl Default for Locks {
             waits: RefCell::default(),
             exports: RefCell::default(),
             ghosts: RefCell::default(),
+            closed: RefCell::default(),
             next_holder: Cell::new(1),
             next_own: Cell::new(OWN),
             next_xid: Cell::new(1),
@@ -213,7 +218,8 @@ fn grant_one<W: World>(
     lock: LockId,
     fid: Fid,
 ) {
-    if export.is_ended() || !is_allowed(want) {
+    let is_refused = want.mode == Mode::Ex && closed::is_closed(shard, fid);
+    if export.is_ended() || !is_allowed(want) || is_refused {
         return;
     }
     let locks = &shard.locks;

@@ -75,6 +75,7 @@ pub async fn keep<W: World, H: Handler<W>>(shard: Rc<Shard<W>>, handler: Rc<H>) 
             handler.recovered(&shard).await;
         }
         locks::end_ghosts(&shard);
+        locks::look(&shard);
         for export in shard.locks.overdue(now) {
             shard.counters.on(Event::ClientEvicted);
             let why = "it did not give up a lock in time";
