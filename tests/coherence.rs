@@ -7,6 +7,7 @@ mod support;
 #[path = "coherence/torture.rs"]
 mod torture;
 
+use forebay::fuse::COUNTERS_XATTR;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -263,6 +264,84 @@ fn growth_is_seen_by_open_files_c10() {
         file.set_len(10).unwrap();
         assert_eq!(open.metadata().unwrap().len(), 10);
         assert_eq!(open.read_at(&mut [0; 64], 8).unwrap(), 2);
+    });
+}
+
+/// What a task of this machine sees of a file that it maps, and that is longer
+/// than when it was mapped: not SIGBUS, which would be its end.
+fn in_a_process_of_its_own(look: impl FnOnce() -> bool) -> bool {
+    // SAFETY: the child only reads memory and ends, and takes no lock.
+    match unsafe { libc::fork() } {
+        0 => {
+            let is_good = look();
+            // SAFETY: nothing of this process is to be run in the child.
+            unsafe { libc::_exit(i32::from(!is_good)) }
+        }
+        child => {
+            assert!(child > 0);
+            let mut status = 0;
+            // SAFETY: the child is ours, and the status is written to here.
+            assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+            status == 0
+        }
+    }
+}
+
+/// Files of a mount of whose growth nobody would tell it.
+fn unwatched(mount: &Path) -> u64 {
+    let mut buf = [0; 4096];
+    let len = rustix::fs::getxattr(mount, COUNTERS_XATTR, &mut buf).unwrap();
+    let text = String::from_utf8(buf[..len].to_vec()).unwrap();
+    let line = text.lines().find_map(|l| l.strip_prefix("unwatched "));
+    line.unwrap().parse().unwrap()
+}
+
+/// C17: what another mount has written past the end is there for who mapped the
+/// file before, as soon as the write has returned.
+#[test]
+fn growth_elsewhere_is_seen_through_mappings_c17() {
+    on_mounts("", 2, |_, m| {
+        let page = vec![1u8; 4096];
+        fs::write(m[0].join("f"), &page).unwrap();
+        let file = File::open(m[1].join("f")).unwrap();
+        let (read, shared) = (libc::PROT_READ, libc::MAP_SHARED);
+        let (len, fd) = (64 * 4096, file.as_raw_fd());
+        // SAFETY: a new mapping at an address of the kernel's choice touches no
+        // memory of ours; the descriptor is open.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), len, read, shared, fd, 0) };
+        assert_ne!(at, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+        let at = at.cast::<u8>();
+        let is = |page: usize, byte: u8| {
+            assert!(page < 64);
+            // SAFETY: within the mapping; past the end of the file it is SIGBUS,
+            // in a child.
+            in_a_process_of_its_own(|| unsafe { at.add(page * 4096 + 9).read_volatile() } == byte)
+        };
+        assert!(is(0, 1));
+        assert!(!is(1, 1), "nothing is there yet");
+        let append = || OpenOptions::new().append(true).open(m[0].join("f"));
+        let mut log = append().unwrap();
+        let mut grow = |pages: u8, byte: u8| {
+            let bytes = vec![byte; usize::from(pages) * 4096];
+            log.write_all(&bytes).unwrap();
+        };
+        grow(1, 2);
+        assert!(is(1, 2), "with the write's return");
+        // While others make it longer again and again, about a second later.
+        for n in 3..8u8 {
+            grow(1, n);
+        }
+        until("it is seen how long the file is", || is(6, 7));
+        // With the write's return again, once the mount has its lock back.
+        until("the mount is told of growth", || unwatched(&m[1]) == 0);
+        grow(3, 9);
+        assert!((7..10).all(|page| is(page, 9)), "with the write's return");
+        let cut = OpenOptions::new().write(true).open(m[0].join("f")).unwrap();
+        cut.set_len(100).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 100);
+        assert!(is(0, 1) && !is(9, 9), "what was cut off stays away");
+        // SAFETY: mapped above, and not used any more.
+        unsafe { libc::munmap(at.cast(), len) };
     });
 }
 

@@ -15,6 +15,8 @@ mod bytes;
 mod check;
 #[path = "kernel/files.rs"]
 mod files;
+#[path = "kernel/growth.rs"]
+mod growth;
 #[path = "kernel/inode.rs"]
 mod inode;
 #[path = "kernel/linux.rs"]
@@ -77,6 +79,8 @@ fn what_kernels_keep_is_never_older_than_their_locks_c15() {
         each(sum.laundered, 200);
         each(sum.lost as u64, 3);
         each(sum.ahead, 100);
+        each(sum.grown, 10);
+        each(sum.grown_late, 1);
         assert!(sum.ahead_lost > 3, "{sum:?}");
     }
     // Rounds of invalidations are spaced: they leave few threads waiting.

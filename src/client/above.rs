@@ -47,11 +47,21 @@ pub trait Above {
     /// every file, pages that were not written among them (L2, C8).
     fn take_back_all(&self) -> Ending;
 
-    /// `fid` was found to be `size` bytes long, longer than before, and `last`
-    /// is its last byte: who looks at it through a mapping sees the new end
-    /// from now on without asking (C17). For after the pages about the old end
-    /// were taken back.
+    /// `fid` is, or is about to be, `size` bytes long, and `last` is its last
+    /// byte then: who looks at it through a mapping may look so far from now on
+    /// (C17). What is there, it asks. For after the pages about the old end were
+    /// taken back. The file may turn out to be shorter.
     fn grown(&self, _fid: Fid, _size: u64, _last: u8) -> Ending {
         Box::pin(async {})
+    }
+
+    /// May anybody above look at `fid` through a mapping?
+    fn may_map(&self, _fid: Fid) -> bool {
+        false
+    }
+
+    /// All files of which that is so.
+    fn mapped(&self) -> Vec<Fid> {
+        Vec::new()
     }
 }

@@ -100,6 +100,18 @@ impl Handles {
         self.opens(fid).any(|handle| handle.flags & ACCMODE != 0)
     }
 
+    /// Any handle of the file: by its right it is read. And whose, if the box
+    /// knows nothing of it.
+    #[must_use]
+    pub fn any(&self, fid: Fid) -> Option<(OpenId, Option<Rc<Cred>>)> {
+        let open = *self.of.get(&fid)?.first()?;
+        let by = match &self.all.get(&open)?.standing {
+            Standing::Here(by) => Some(Rc::clone(by)),
+            Standing::Told(_) | Standing::Known => None,
+        };
+        Some((open, by))
+    }
+
     /// Is there a handle of the file that the box knows nothing of, and that
     /// somebody else than `by` opened?
     #[must_use]

@@ -69,6 +69,8 @@ pub struct Counters {
     /// Changes that were answered before the box had them.
     pub ahead: u64,
     pub locks: u64,
+    /// Files that are open, and of whose growth elsewhere nobody would be told.
+    pub unwatched: u64,
     pub waiting: u64,
     pub unanswered: u64,
     pub retained: u64,

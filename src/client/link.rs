@@ -348,7 +348,12 @@ async fn run<W: World>(import: &Rc<Import<W>>, fresh: Fresh<W>) -> StreamError {
                 import.file_locks.borrow_mut().on_notice(&notice);
                 import.ledger.borrow_mut().on_committed(head.last_committed);
             }
-            Content::Callback(head, Callback::Blocking(_)) => cached::on_callback(import, &head),
+            Content::Callback(head, Callback::Blocking(_)) => {
+                cached::on_callback(import, &head, None);
+            }
+            Content::Callback(head, Callback::Growing(growing)) => {
+                cached::on_callback(import, &head, Some(growing));
+            }
             Content::EarlyReply(_) | Content::Callback(..) => {}
             _ => {
                 let why = "a frame that only a client sends, or that was not agreed";

@@ -287,6 +287,11 @@ impl<W: World> Client<W> {
         self.0.cached.set_above(above);
     }
 
+    /// `fid` was opened above, where it may be mapped.
+    pub fn watch(&self, fid: Fid) {
+        cached::watch_growth(&self.0, fid);
+    }
+
     /// What may be believed of `fid` from now on without asking.
     #[must_use]
     pub fn terms(&self, fid: Fid) -> Terms {
@@ -391,6 +396,7 @@ impl<W: World> Client<W> {
         Counters {
             answered_here: self.0.cached.hits(),
             locks: self.0.cached.locks() as u64,
+            unwatched: self.0.cached.unwatched() as u64,
             ahead: self.0.ahead.count(),
             ..self.0.ledger.borrow().counters()
         }

@@ -2,7 +2,7 @@
 
 use super::bounds::{PROGRESS_MAX, PROGRESS_PART};
 use super::conflict::Shape;
-use super::request::{Blocking, Holder};
+use super::request::{Blocking, Growth, Holder};
 use crate::base::{Bits, Extent, Fid, LockId, Mode, Mono};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -26,6 +26,12 @@ struct Call {
     deadline: Mono,
     /// Sending data puts the deadline off until here.
     latest: Mono,
+    /// How far those who wait make the file grow, and how far the holder has
+    /// seen to it that it may.
+    growth: Growth,
+    told: u64,
+    /// Bits given up before that.
+    given: Bits,
 }
 
 impl Calls {
@@ -39,9 +45,16 @@ impl Calls {
     }
 
     /// `bits` of a lock are in the way of a waiter. Returns the callback to
-    /// send, if one of them was not called back before. The first callback's
-    /// deadline stays.
-    pub fn on_blocked(&mut self, now: Mono, key: Key, bits: Bits, by: &Shape) -> Option<Blocking> {
+    /// send, if one of them was not called back before, or the file grows
+    /// further than the holder was told. The first callback's deadline stays.
+    pub fn on_blocked(
+        &mut self,
+        now: Mono,
+        key: Key,
+        bits: Bits,
+        by: &Shape,
+        growth: Growth,
+    ) -> Option<Blocking> {
         let (deadline, latest) = self.times(now);
         let call = self.calls.entry(key).or_insert_with(|| {
             self.deadlines.insert((deadline, key));
@@ -51,10 +64,17 @@ impl Calls {
                 extent: by.extent,
                 deadline,
                 latest,
+                growth: Growth::NONE,
+                told: 0,
+                given: Bits::NONE,
             }
         });
-        if call.bits.has(bits) {
+        let grows = growth.size > call.growth.size.max(call.told);
+        if call.bits.has(bits) && !grows {
             return None;
+        }
+        if grows {
+            call.growth = growth;
         }
         call.bits = call.bits.with(bits);
         call.mode = by.mode;
@@ -80,6 +100,27 @@ impl Calls {
             (call.deadline, call.latest) = (deadline, latest);
             self.deadlines.insert((deadline, key));
         }
+    }
+
+    /// `bits` of a lock are given up. True if that does not count yet: the file
+    /// grows further than the holder has seen to.
+    pub fn holds_back(&mut self, key: Key, bits: Bits) -> bool {
+        let Some(call) = self.calls.get_mut(&key).filter(|c| c.is_untold()) else {
+            return false;
+        };
+        call.given = call.given.with(bits);
+        true
+    }
+
+    /// The file may grow to `size`, for all that the holder believes. Returns
+    /// what it has given up before.
+    pub fn on_told(&mut self, key: Key, size: u64) -> Option<Bits> {
+        let call = self.calls.get_mut(&key)?;
+        call.told = call.told.max(size);
+        if call.is_untold() || call.given.is_empty() {
+            return None;
+        }
+        Some(std::mem::replace(&mut call.given, Bits::NONE))
     }
 
     /// The lock is gone, or is another than the one that was called back.
@@ -140,6 +181,10 @@ impl Calls {
 }
 
 impl Call {
+    fn is_untold(&self) -> bool {
+        self.growth.size > self.told
+    }
+
     fn blocking(&self, key: Key) -> Blocking {
         let (holder, fid, lock) = key;
         Blocking {
@@ -149,6 +194,10 @@ impl Call {
             mode: self.mode,
             bits: self.bits,
             extent: self.extent,
+            growth: match self.is_untold() {
+                true => self.growth,
+                false => Growth::NONE,
+            },
         }
     }
 }

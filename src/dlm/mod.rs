@@ -40,8 +40,8 @@ pub use filelocks::{
     FileLocks, FoundLock, LockAsked, LockOutcome, LockOwner, LockWoken, OwnedLocks, Wait,
 };
 pub use request::{
-    Blocking, Claim, ConvertError, Event, Grant, Held, Holder, Listed, Outcome, Refusal, Want,
-    is_own,
+    Blocking, Claim, ConvertError, Event, Grant, Growth, Held, Holder, Listed, Outcome, Refusal,
+    Want, is_own,
 };
 pub use table::Table;
 

@@ -41,6 +41,22 @@ pub struct Want {
     /// this file: it passes all who wait for that client (C7, C16). Set by the
     /// shard, never on a client's word.
     pub ahead: bool,
+    /// What is done under it makes the file longer.
+    pub growth: Growth,
+}
+
+/// How far a file is about to grow, for those who look at it through mappings
+/// and are told before it has (C17).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Growth {
+    /// Its size then; 0: it does not grow.
+    pub size: u64,
+    /// Its last byte then.
+    pub last: u8,
+}
+
+impl Growth {
+    pub const NONE: Growth = Growth { size: 0, last: 0 };
 }
 
 impl Want {
@@ -59,6 +75,7 @@ impl Want {
             wait: true,
             discretionary: false,
             ahead: false,
+            growth: Growth::NONE,
         }
     }
 }
@@ -140,6 +157,11 @@ pub struct Blocking {
     /// All bits of the lock that were ever called back and are not yet given up.
     pub bits: Bits,
     pub extent: Extent,
+    /// The largest growth of those that wait, if the holder was not told of it:
+    /// it keeps the lock until it has answered that, too ([`Table::told`]).
+    ///
+    /// [`Table::told`]: super::Table::told
+    pub growth: Growth,
 }
 
 /// What the owner of the table has to carry out, in order.

@@ -3,7 +3,7 @@
 use super::conflict::Shape;
 use super::granted::{Granted, Lock};
 use super::grow;
-use super::request::{Grant, Holder, Want, is_own};
+use super::request::{Grant, Growth, Holder, Want, is_own};
 use crate::base::{Bits, Extent, Fid, LockId};
 use std::collections::VecDeque;
 
@@ -14,6 +14,7 @@ pub struct Waiter {
     pub id: LockId,
     /// What is needed.
     pub shape: Shape,
+    pub growth: Growth,
     try_bits: Bits,
     is_expanding: bool,
     rank: Rank,
@@ -51,6 +52,7 @@ impl Waiter {
             holder,
             id: want.lock,
             shape,
+            growth: want.growth,
             try_bits: want.try_bits,
             is_expanding: want.expand,
             rank: Rank::of(want),

@@ -7,7 +7,9 @@ use super::conflict::Shape;
 use super::contention::Contention;
 use super::files::Files;
 use super::granted::Lock;
-use super::request::{Claim, ConvertError, Event, Grant, Holder, Outcome, Refusal, Want, is_own};
+use super::request::{
+    Claim, ConvertError, Event, Grant, Growth, Holder, Outcome, Refusal, Want, is_own,
+};
 use super::resource::{More, Rank, Waiter};
 use crate::base::{Bits, Extent, Fid, LockId, Mode, Mono};
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,7 +76,26 @@ impl Table {
     /// request that still waits is withdrawn. False if it has no such lock:
     /// whatever a client names, it reaches its own locks only.
     pub fn cancel(&mut self, now: Mono, holder: Holder, lock: LockId, bits: Bits) -> bool {
-        !is_own(lock) && self.give_up(now, holder, lock, bits)
+        if is_own(lock) {
+            return false;
+        }
+        let key = self.find(holder, lock).map(|fid| (holder, fid, lock));
+        if key.is_some_and(|key| self.calls.holds_back(key, bits)) {
+            return true;
+        }
+        self.give_up(now, holder, lock, bits)
+    }
+
+    /// A client that was told with a callback how far the file grows has seen to
+    /// it that it may grow to `size` (C17). Until it has, it keeps the lock,
+    /// whatever it has given up of it.
+    pub fn told(&mut self, now: Mono, holder: Holder, lock: LockId, size: u64) {
+        let Some(fid) = self.find(holder, lock) else {
+            return;
+        };
+        if let Some(bits) = self.calls.on_told((holder, fid, lock), size) {
+            self.give_up(now, holder, lock, bits);
+        }
     }
 
     /// An operation of the shard ends, or no longer waits.
@@ -185,7 +206,8 @@ impl Table {
             }
             is_held = true;
             let key = (lock.holder, fid, lock.id);
-            if let Some(blocking) = self.calls.on_blocked(now, key, theirs, &by) {
+            let none = Growth::NONE;
+            if let Some(blocking) = self.calls.on_blocked(now, key, theirs, &by, none) {
                 self.events.push(Event::Blocking(blocking));
             }
         }
@@ -297,7 +319,7 @@ impl Table {
             events: &mut self.events,
         };
         for lock in resource.granted.in_way_of(holder, shape) {
-            caller.call_back(lock, &shape);
+            caller.call_back(lock, &shape, want.growth);
         }
         self.on_new(holder, want.lock, want.fid);
         Outcome::Queued
@@ -372,7 +394,7 @@ impl Table {
             events: &mut self.events,
         };
         for waiter in resource.waiting().filter(|w| w.holder != lock.holder) {
-            caller.call_back(lock, &waiter.shape);
+            caller.call_back(lock, &waiter.shape, waiter.growth);
         }
     }
 
@@ -424,16 +446,20 @@ struct Caller<'a> {
 
 impl Caller<'_> {
     /// Calls back what of `lock` is in the way of a waiter, once.
-    fn call_back(&mut self, lock: &Lock, waiter: &Shape) {
+    fn call_back(&mut self, lock: &Lock, waiter: &Shape, growth: Growth) {
         let shape = lock.shape();
         let bits = shape.in_way(waiter);
         if bits.is_empty() || lock.is_own() {
             return;
         }
         let key = (lock.holder, self.fid, lock.id);
-        if let Some(blocking) = self.calls.on_blocked(self.now, key, bits, waiter) {
-            let fought_over = bits.with(waiter.in_way(&shape));
-            self.contention.on_callback(self.now, self.fid, fought_over);
+        let is_new = !self.calls.called(key).has(bits);
+        let called = self.calls.on_blocked(self.now, key, bits, waiter, growth);
+        if let Some(blocking) = called {
+            if is_new {
+                let fought_over = bits.with(waiter.in_way(&shape));
+                self.contention.on_callback(self.now, self.fid, fought_over);
+            }
             self.events.push(Event::Blocking(blocking));
         }
     }

@@ -7,6 +7,7 @@ use super::abi::notify::Notice;
 use super::abi::output::{EntryOut, OpenOut, Validity};
 use super::kept::end_of;
 use super::kept::names::Turn;
+use super::kept::pages::Access;
 use super::kernel::Kernel;
 use super::session::{Origin, Session};
 use super::upstream::Upstream;
@@ -200,8 +201,12 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
         open: OpenId,
         flags: u32,
     ) -> OpenOut {
-        let is_writer = flags & libc::O_ACCMODE.cast_unsigned() != libc::O_RDONLY.cast_unsigned();
-        let is_first = self.kept.borrow_mut().pages.open(open.0, nodeid, is_writer);
+        let access = Access::of(flags);
+        let is_writer = access.writes;
+        let is_first = self.kept.borrow_mut().pages.open(open.0, nodeid, access);
+        if access.reads {
+            self.upstream.watch(fid);
+        }
         if is_first {
             self.drop_for_writer(nodeid, fid).await;
         }

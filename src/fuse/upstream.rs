@@ -74,6 +74,9 @@ pub trait Upstream: 'static {
     fn is_current(&self, _dir: Fid, _name: &Name, _fid: Option<Fid>) -> bool {
         true
     }
+    /// `fid` was opened so that it may be mapped: [`Above::grown`] is to be
+    /// called whenever others make it longer.
+    fn watch(&self, _fid: Fid) {}
     /// What it has been doing, a line for each number: its name, a blank, and
     /// the number.
     fn counters(&self) -> String {
@@ -143,6 +146,10 @@ impl<W: World> Upstream for Client<W> {
         self.is_known(dir, name, fid)
     }
 
+    fn watch(&self, fid: Fid) {
+        Client::watch(self, fid);
+    }
+
     fn counters(&self) -> String {
         let c = Client::counters(self);
         let rows = [
@@ -158,6 +165,7 @@ impl<W: World> Upstream for Client<W> {
             ("evictions", c.evictions),
             ("lost", c.lost),
             ("locks", c.locks),
+            ("unwatched", c.unwatched),
             ("retained_bytes", c.retained_bytes),
         ];
         let lines = rows

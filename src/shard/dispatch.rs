@@ -107,6 +107,7 @@ fn is_change(request: &Request) -> bool {
         | Request::Abandon(_)
         | Request::Cancel(_)
         | Request::Claim(_)
+        | Request::Raised(_)
         | Request::Setlk(_)
         | Request::Getlk(_)
         | Request::Unwait(_)
@@ -165,7 +166,8 @@ async fn handle<W: World>(call: &Call<'_, W>) -> Result<Outgoing, Errno> {
         | Request::ReplayDone(_)
         | Request::Abandon(_)
         | Request::Cancel(_)
-        | Request::Claim(_) => Ok(done()),
+        | Request::Claim(_)
+        | Request::Raised(_) => Ok(done()),
         // Only in the order of the stream, before anything else is served.
         Request::Relock(_) => Err(Errno::EINVAL),
     }
@@ -229,6 +231,7 @@ fn subject(request: &Request) -> Option<Fid> {
         | Request::Abandon(_)
         | Request::Fids(_)
         | Request::Cancel(_)
-        | Request::Claim(_) => return None,
+        | Request::Claim(_)
+        | Request::Raised(_) => return None,
     })
 }

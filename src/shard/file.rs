@@ -6,6 +6,7 @@ use super::meta::{self, Call, FlashView, may_use, shown};
 use super::{Outgoing, Tx, data};
 use crate::base::limits::PAYLOAD_MAX;
 use crate::base::{Bits, Errno, Extent, Fid, FileKind, Lsn, OpenId, Slice, Transno};
+use crate::dlm::Growth;
 use crate::namespace::draft::{Change, Draft, stamp};
 use crate::namespace::{Inode, Stop, setattr};
 use crate::wire::locks::Of;
@@ -44,14 +45,21 @@ pub async fn write<W: World>(call: &Call<'_, W>, op: &op::Write) -> Result<Outgo
     // A client that streams faster than the flash writes waits here.
     call.shard.flash.throttle().await;
     let empty = Slice::from(Vec::new());
-    let bytes = call.incoming.payload.as_ref().unwrap_or(&empty);
+    let all = call.incoming.payload.as_ref().unwrap_or(&empty);
+    let is_page = call.incoming.head.flags & head::flags::PAGE_WRITE != 0;
     let change = |tx: &mut Tx, inode: &mut Inode| {
-        let offset = if op.append {
-            inode.attr.size
-        } else {
-            op.offset
+        let size = inode.attr.size;
+        let offset = if op.append { size } else { op.offset };
+        let bytes = &match is_page {
+            true => within(all, offset, size),
+            false => all.clone(),
         };
-        call.touch(writing(op.fid, Extent::of(offset, bytes.len() as u64)))?;
+        let range = Extent::of(offset, bytes.len() as u64);
+        let from = match op.append {
+            true => call.shard.locks.size_to_come(op.fid, size),
+            false => offset,
+        };
+        call.touch(growing(writing(op.fid, range), size, (from, bytes)))?;
         fits(call, offset, bytes.len() as u64)?;
         if !bytes.is_empty() {
             tx.is_promised = call.is_promised();
@@ -60,7 +68,7 @@ pub async fn write<W: World>(call: &Call<'_, W>, op: &op::Write) -> Result<Outgo
         }
         Ok(offset)
     };
-    let written = u32::try_from(bytes.len()).map_err(|_| Errno::EINVAL)?;
+    let written = u32::try_from(all.len()).map_err(|_| Errno::EINVAL)?;
     let reply = |offset, inode: &Inode| {
         Reply::Written(Written {
             written,
@@ -85,7 +93,13 @@ pub async fn fallocate<W: World>(
     }
     let change = |tx: &mut Tx, inode: &mut Inode| {
         // Growth alone ends zeros that pages show past the old end, too.
-        call.touch(writing(op.fid, Some(Extent::from(op.offset))))?;
+        let size = match keep {
+            true => 0,
+            false => op.offset.saturating_add(op.len),
+        };
+        let growth = Growth { size, last: 0 };
+        let touch = Touch::write(op.fid, Extent::from(op.offset));
+        call.touch([touch.growing(inode.attr.size, growth)])?;
         fits(call, op.offset, op.len)?;
         let end = op.offset + op.len;
         let now = call.now();
@@ -146,7 +160,8 @@ pub async fn copy_range<W: World>(
     let bytes = joined(call, &parts);
     let change = |tx: &mut Tx, inode: &mut Inode| {
         let range = Extent::of(op.to_offset, bytes.len() as u64);
-        call.touch(writing(op.to, range))?;
+        let by = (op.to_offset, &bytes);
+        call.touch(growing(writing(op.to, range), inode.attr.size, by))?;
         fits(call, op.to_offset, bytes.len() as u64)?;
         if !bytes.is_empty() {
             data::write(
@@ -180,6 +195,25 @@ fn reading(fid: Fid, range: Option<Extent>) -> Option<Touch> {
 /// Bytes that change, and with them size and times, though not of nothing.
 fn writing(fid: Fid, range: Option<Extent>) -> Option<Touch> {
     range.map(|range| Touch::write(fid, range))
+}
+
+/// `bytes` written at `from` make a file of `size` longer.
+fn growing(touch: Option<Touch>, size: u64, (from, bytes): (u64, &Slice)) -> Option<Touch> {
+    let growth = Growth {
+        size: from.saturating_add(bytes.len() as u64),
+        last: bytes.last().copied().unwrap_or(0),
+    };
+    touch.map(|touch| touch.growing(size, growth))
+}
+
+/// The part of a page that is of the file. Storing through a mapping makes no
+/// file longer, and a kernel may take one for longer than it is (C17).
+fn within(page: &Slice, offset: u64, size: u64) -> Slice {
+    let len = size.saturating_sub(offset).min(page.len() as u64);
+    match usize::try_from(len) {
+        Ok(len) if len < page.len() => page.part(0..len),
+        _ => page.clone(),
+    }
 }
 
 fn joined<W: World>(call: &Call<'_, W>, parts: &[Slice]) -> Slice {

@@ -20,6 +20,9 @@ choice! {
         Barrier(Barrier) = 4,
         /// Give back idle locks.
         Shrink(Shrink) = 5,
+        /// As Blocking, and the file is about to grow: Raised is the answer to
+        /// that, beside Cancel (feature GROWTH).
+        Growing(Growing) = 6,
     }
 }
 
@@ -29,6 +32,14 @@ record! {
         /// Bits that the client may keep (partial downgrade).
         pub keep_bits: u64,
         pub keep_mode: u32,
+    }
+}
+record! {
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Growing {
+        /// What the file's size is going to be, and its last byte then (C17).
+        pub size: u64,
+        pub last: u8,
     }
 }
 record! {

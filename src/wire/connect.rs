@@ -37,6 +37,8 @@ impl Features {
     pub const FILE_LOCKS: u64 = 1 << 9;
     /// Requests in an order of their own, answered ahead by the client.
     pub const ORDER: u64 = 1 << 10;
+    /// Callbacks that say how far a file is about to grow, and their answer.
+    pub const GROWTH: u64 = 1 << 11;
 
     /// What this release can do.
     pub const OURS: Features = Features {
@@ -47,7 +49,8 @@ impl Features {
             | Features::FILE_LOCKS
             | Features::FID_GRANTS
             | Features::INLINE_DATA
-            | Features::ORDER,
+            | Features::ORDER
+            | Features::GROWTH,
     };
 
     #[must_use]

@@ -41,6 +41,8 @@ choice! {
         Cancel(Cancel) = 32,
         /// Locks that the client had before the box restarted (L13).
         Claim(Claim) = 33,
+        /// A file may grow, as a callback said (feature GROWTH). In no slot.
+        Raised(Raised) = 34,
         Read(Read) = 48,
         Write(Write) = 49,
         Fsync(Fsync) = 50,
@@ -227,6 +229,12 @@ record! {
     /// Without locks: nothing is held of before this connection.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Cancel { pub locks: Vec<LockCancel> }
+}
+record! {
+    /// Whoever looks at the file through a mapping at this client sees it as
+    /// long as `size`, or asks (C17).
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Raised { pub lock: LockId, pub size: u64 }
 }
 record! {
     #[derive(Clone, Debug, PartialEq, Eq)]

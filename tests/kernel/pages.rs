@@ -245,7 +245,7 @@ impl Linux {
         let inode = self.find(nodeid).ok_or(Errno::ENOENT)?;
         let end = offset + 1;
         if end > inode.size.get() {
-            self.bump(&inode);
+            self.invalidate_attrs(&inode);
             inode.size.set(end);
         }
         let (index, at) = (offset / PAGE, (offset % PAGE) as usize);

@@ -2,6 +2,7 @@
 //! with what goes wrong meanwhile, and what must hold all the same.
 
 use crate::check::{as_many_as_can_be_checked, shortest, until, without_lost};
+use crate::growth::Grown;
 use crate::linux::Linux;
 use crate::losses::{Losses, Shared};
 use crate::mounts::mount;
@@ -97,6 +98,10 @@ pub struct Sum {
     pub ahead: u64,
     /// Those of them that evictions cost.
     pub ahead_lost: usize,
+    /// Looks through mappings at what had been written past the end that had to
+    /// find it, and others that came too early.
+    pub grown: u64,
+    pub grown_late: u64,
     pub contexts: usize,
     pub longest: Duration,
     pub trace: u64,
@@ -113,6 +118,8 @@ impl Sum {
         self.lost += one.lost;
         self.ahead += one.ahead;
         self.ahead_lost += one.ahead_lost;
+        self.grown += one.grown;
+        self.grown_late += one.grown_late;
         self.contexts = self.contexts.max(one.contexts);
         self.longest = self.longest.max(one.longest);
     }
@@ -149,6 +156,7 @@ pub struct Run {
     pub first: RefCell<BTreeMap<Object, u64>>,
     pub shared: RefCell<Shared>,
     pub losses: RefCell<Losses>,
+    pub grown: RefCell<Grown>,
     pub working: Cell<usize>,
     pub failed: RefCell<Option<String>>,
     /// System calls under way: since when, and what.
@@ -247,6 +255,7 @@ pub fn run(seed: u64, plan: Plan) -> Result<Sum, String> {
         first: RefCell::default(),
         shared: RefCell::default(),
         losses: RefCell::default(),
+        grown: RefCell::default(),
         working: Cell::new(0),
         failed: RefCell::default(),
         busy: RefCell::default(),
@@ -288,6 +297,8 @@ pub fn run(seed: u64, plan: Plan) -> Result<Sum, String> {
             .map(|(_, client)| client.counters().ahead)
             .sum(),
         ahead_lost: run.losses.borrow().len(),
+        grown: run.grown.borrow().strict,
+        grown_late: run.grown.borrow().late,
         contexts: linuxes
             .iter()
             .map(|l| l.contexts.get().1)
@@ -412,6 +423,8 @@ async fn prepare(cluster: &Cluster, run: &Run) -> Result<(), CallError> {
         files.push(file.fid);
         root.close(file).await?;
     }
+    let growing = root.create_file(&Place::file(Place::GROWING)).await?;
+    root.close(growing).await?;
     *run.shared.borrow_mut() = Shared { dir, own, files };
     client.close().await;
     Ok(())

@@ -5,7 +5,7 @@ use crate::inode::{Inode, PAGE};
 use crate::linux::Linux;
 use crate::names::Created;
 use crate::run::{Object, Run, is_trouble};
-use forebay::base::{Errno, Name};
+use forebay::base::{Errno, Mono, Name};
 use forebay::client::Client;
 use forebay::fuse::abi::output::FuseAttr;
 use forebay::sim::SimWorld;
@@ -29,16 +29,19 @@ pub enum Role {
     /// Makes and removes names in its machine's own directory, where others look
     /// seldom: most of that is answered ahead of the box.
     Own,
+    /// Makes a file longer, or looks how long it is, through a mapping.
+    Grows,
 }
 
 impl Role {
-    pub const ALL: [Role; 6] = [
+    pub const ALL: [Role; 7] = [
         Role::Looks,
         Role::Looks,
         Role::Names,
         Role::Bytes,
         Role::Sizes,
         Role::Own,
+        Role::Grows,
     ];
 }
 
@@ -56,6 +59,8 @@ impl Place {
     pub const NAMES: u8 = 3;
     /// The file whose size changes, never below its first page.
     pub const SIZED: u8 = 2;
+    /// The file that grows, beside those.
+    pub const GROWING: u8 = 3;
 
     /// The directory of a machine.
     pub fn own(machine: u8) -> String {
@@ -83,6 +88,7 @@ pub struct Worker {
     place: Place,
     rng: RefCell<fastrand::Rng>,
     pub open: RefCell<Option<Open>>,
+    pub growing: RefCell<Option<(Rc<File>, Mono)>>,
     spare: Cell<u32>,
 }
 
@@ -118,11 +124,17 @@ impl Worker {
             place: place.clone(),
             rng: RefCell::new(rng),
             open: RefCell::default(),
+            growing: RefCell::default(),
             spare: Cell::new(0),
         }
     }
 
     pub async fn work(self, deeds: usize) {
+        // Whose pauses are long.
+        let deeds = match self.role {
+            Role::Grows => deeds / 3,
+            _ => deeds,
+        };
         for _ in 0..deeds {
             self.linux.world.sleep(self.pause()).await;
             if let Err(why) = self.deed().await {
@@ -132,12 +144,16 @@ impl Worker {
             }
         }
         self.put_away().await;
+        self.put_growing_away().await;
         self.note_lost();
         self.run.working.set(self.run.working.get() - 1);
     }
 
     /// Mostly short; at times as long as what is kept may be believed.
     fn pause(&self) -> Duration {
+        if self.role == Role::Grows {
+            return self.growth_pause();
+        }
         let longest = [1, 1, 10, 100, 2000][self.below(5) as usize];
         Duration::from_micros(self.below(longest * 1000))
     }
@@ -166,6 +182,8 @@ impl Worker {
             (Role::Own, 0..3) => self.create().await,
             (Role::Own, 3..6) => self.unlink().await,
             (Role::Own, _) => self.look_up().await,
+            (Role::Grows, _) if self.is_growing() => self.grow().await,
+            (Role::Grows, _) => self.watch_growth().await,
         }
     }
 

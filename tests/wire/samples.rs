@@ -7,7 +7,7 @@ use forebay::base::{
     Name, OpenId, OwnerKind, SetAttr, ShardId, SnapEpoch, Tag, Time, Transno, WaitId, Xid,
 };
 use forebay::base::{Bits, Mode};
-use forebay::wire::callback::{Barrier, Blocking, Completion, Glimpse, LockDesc, Shrink};
+use forebay::wire::callback::{Barrier, Blocking, Completion, Glimpse, Growing, LockDesc, Shrink};
 use forebay::wire::fids::{FidRange, FidsGranted, FidsWanted, Holds};
 use forebay::wire::filelock::{Getlk, LockAnswer, LockState, Locked, Relock, Setlk, Unwait};
 use forebay::wire::head::{Owner, flags};
@@ -420,6 +420,10 @@ pub fn requests() -> Vec<Request> {
         Request::Cancel(Cancel {
             locks: vec![cancel()],
         }),
+        Request::Raised(Raised {
+            lock: LockId(7),
+            size: 8,
+        }),
         Request::Write(Write {
             fid: fid(9),
             open: OpenId(10),
@@ -598,6 +602,7 @@ fn callbacks() -> Vec<Callback> {
             volume: 1,
             locks_max: 2,
         }),
+        Callback::Growing(Growing { size: 1, last: 2 }),
     ]
 }
 

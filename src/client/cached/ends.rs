@@ -2,10 +2,11 @@
 //! there are too many.
 
 use super::held::{Called, Ending};
-use super::{opens, recall};
+use super::{attr, growth, opens, recall};
 use crate::base::{Bits, Extent, Fid, Mode};
 use crate::client::ledger::State;
 use crate::client::{CallError, Import, ahead};
+use crate::wire::callback::Growing;
 use crate::wire::op::{Cancel, Claim};
 use crate::wire::{CallbackHead, Frame, LockCancel, Request};
 use crate::world::stream::Sender;
@@ -14,8 +15,12 @@ use crate::world::{Level, World};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// The box wants a lock back.
-pub fn on_callback<W: World>(import: &Rc<Import<W>>, head: &CallbackHead) {
+/// The box wants a lock back; perhaps for what makes the file longer.
+pub fn on_callback<W: World>(
+    import: &Rc<Import<W>>,
+    head: &CallbackHead,
+    growing: Option<Growing>,
+) {
     let mut bits = Bits { set: head.bits };
     // Who calls a name back may be about to remove it: then OPEN is next, and
     // it is of no use without the name.
@@ -25,7 +30,8 @@ pub fn on_callback<W: World>(import: &Rc<Import<W>>, head: &CallbackHead) {
     let called = import.cached.held.borrow_mut().on_called(head.lock, bits);
     match called {
         Called::Ends(ending) => {
-            end(import, ending);
+            end_for(import, ending, growing);
+            return;
         }
         Called::Unknown => {
             let ending = Ending {
@@ -41,12 +47,27 @@ pub fn on_callback<W: World>(import: &Rc<Import<W>>, head: &CallbackHead) {
         }
         Called::Pending | Called::Ending => {}
     }
+    if let Some(growing) = growing {
+        let (import, of) = (Rc::clone(import), (head.fid, head.lock));
+        let world = import.world.clone();
+        world.spawn(async move { growth::on_growing(&import, of, growing).await });
+    }
 }
 
 /// Nothing rests on these bits any more here; those above are told, then the
 /// box, when it has done what was answered under them. In a task of its own:
 /// none waits for another (C3). What it returns is set at the end.
 pub(super) fn end<W: World>(import: &Rc<Import<W>>, ending: Ending) -> Promise<()> {
+    end_for(import, ending, None)
+}
+
+/// The same; for what is about to make the file longer, those above are told
+/// that, too, and then the box.
+fn end_for<W: World>(
+    import: &Rc<Import<W>>,
+    ending: Ending,
+    growing: Option<Growing>,
+) -> Promise<()> {
     if !ending.bits.and(DECLARED).is_empty() {
         opens::declare(import, ending.fid);
     }
@@ -55,6 +76,7 @@ pub(super) fn end<W: World>(import: &Rc<Import<W>>, ending: Ending) -> Promise<(
             end(import, other);
         }
     }
+    let size = attr(&import.cached, ending.fid).map(|attr| attr.size);
     let mut known = import.cached.known.borrow_mut();
     known.forget(ending.fid, ending.bits);
     drop(known);
@@ -64,19 +86,28 @@ pub(super) fn end<W: World>(import: &Rc<Import<W>>, ending: Ending) -> Promise<(
         true => ahead::on_ending(import, ending.fid),
         false => Vec::new(),
     };
+    let mut unwatched = Vec::new();
+    if growth::on_ending(import, (ending.fid, ending.bits), size) {
+        unwatched.push(ending.fid);
+    }
+    let born = |fid: &&Fid| growth::on_ending(import, (**fid, Bits::ALL), None);
+    unwatched.extend(below.iter().filter(born));
     let ended = Promise::default();
     let (import, done) = (Rc::clone(import), ended.clone());
     let world = import.world.clone();
     world.spawn(async move {
         if let Some(above) = import.cached.above() {
-            let whole = |fid: Fid| above.take_back(fid, Bits::ALL, Extent::ALL);
-            let all: Vec<_> = below.into_iter().map(whole).collect();
+            let whole = |fid: &Fid| above.take_back(*fid, Bits::ALL, Extent::ALL);
+            let all: Vec<_> = below.iter().map(whole).collect();
             above
                 .take_back(ending.fid, ending.bits, ending.extent)
                 .await;
             for taken in all {
                 taken.await;
             }
+        }
+        if let Some(growing) = growing {
+            growth::on_growing(&import, (ending.fid, ending.lock), growing).await;
         }
         if is_alone {
             ahead::caught_up(&import).await;
@@ -88,6 +119,11 @@ pub(super) fn end<W: World>(import: &Rc<Import<W>>, ending: Ending) -> Promise<(
             .borrow_mut()
             .on_ended(ending.lock, ending.bits);
         done.set(());
+        for fid in unwatched {
+            let again = Rc::clone(&import);
+            let world = import.world.clone();
+            world.spawn(async move { growth::arm(&again, fid).await });
+        }
     });
     ended
 }
@@ -179,6 +215,7 @@ pub async fn on_restarted<W: World>(import: &Rc<Import<W>>) {
     for end in all {
         end.await;
     }
+    growth::on_cleared(import);
 }
 
 /// The box has thrown the client out: nothing is held. Until the box knows that
@@ -196,6 +233,7 @@ pub fn on_evicted<W: World>(import: &Rc<Import<W>>, sender: &Sender<W::Conn>) {
         if let Some(taken) = taken {
             taken.await;
         }
+        growth::on_cleared(&import);
         // If the connection has ended, the box counts the lease out.
         if !sender.is_closed() {
             let nothing = Request::Cancel(Cancel { locks: Vec::new() });

@@ -17,6 +17,7 @@ mod contents;
 mod ends;
 mod fetch;
 mod follow;
+mod growth;
 mod held;
 mod interest;
 mod known;
@@ -30,6 +31,7 @@ mod xattrs;
 
 pub use ends::{claim, give_up, on_callback, on_evicted, on_restarted, watch};
 pub use fetch::{on_lookup, on_read};
+pub use growth::watch as watch_growth;
 pub use recall::Wrote;
 pub use xattrs::is_acl;
 
@@ -89,6 +91,7 @@ pub struct Cached {
     hits: Cell<u64>,
     /// Locks that the box wants this client to keep at most; 0: it did not say.
     volume: Cell<u32>,
+    watched: growth::Watched,
     /// Locks to be claimed again before the replay is over.
     claims: RefCell<Vec<crate::wire::LockGrant>>,
 }
@@ -122,6 +125,12 @@ impl Cached {
     #[must_use]
     pub fn locks(&self) -> usize {
         self.held.borrow().len()
+    }
+
+    /// Files that may be mapped above, without a lock that tells of their growth.
+    #[must_use]
+    pub fn unwatched(&self) -> usize {
+        self.watched.count()
     }
 
     #[must_use]

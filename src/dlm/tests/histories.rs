@@ -6,7 +6,7 @@ use super::naive::{Naive, conflict};
 use super::{at, ms};
 use crate::base::{Bits, Fid, LockId, Mode, Mono};
 use crate::dlm::bounds::{ANSWER, Limits, OWN};
-use crate::dlm::{Claim, Event, Holder, Listed, Shape, Table, Want, is_own};
+use crate::dlm::{Claim, Event, Growth, Holder, Listed, Shape, Table, Want, is_own};
 use proptest::prelude::*;
 
 const LIMITS: Limits = Limits {
@@ -23,6 +23,7 @@ enum Step {
     Claim(Holder, Claim, bool),
     Drop(Holder),
     Progress(Holder, Fid),
+    Told(Holder, LockId, u64),
     /// Answers all callbacks of a holder, as a client does.
     Answer(Holder),
     /// The shard's operations end.
@@ -99,8 +100,14 @@ fn take(table: &mut Table, naive: &mut Naive, now: Mono, step: &Step) {
             table.progress(now, *holder, *fid);
             naive.progress(now, *holder, *fid);
         }
+        Step::Told(holder, lock, size) => {
+            table.told(now, *holder, *lock, *size);
+            naive.told(now, *holder, *lock, *size);
+        }
         Step::Answer(holder) => {
             for call in table.unanswered(*holder) {
+                let size = call.growth.size;
+                take(table, naive, now, &Step::Told(*holder, call.lock, size));
                 let was = table.cancel(now, *holder, call.lock, call.bits);
                 assert_eq!(was, naive.cancel(now, *holder, call.lock, call.bits));
             }
@@ -230,6 +237,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => claim,
         1 => holder().prop_map(Step::Drop),
         1 => (holder(), 0..2u32).prop_map(|(h, n)| Step::Progress(h, Fid::new(9, n))),
+        1 => (holder(), lock(), 0..4u64).prop_map(|(h, l, n)| Step::Told(h, l, n)),
         2 => holder().prop_map(Step::Answer),
         2 => holder().prop_map(Step::Finish),
     ]
@@ -242,6 +250,7 @@ fn busy() -> impl Strategy<Value = Step> {
         12 => (holder(), asked(1, 20)).prop_map(|(h, w)| Step::Ask(h, w)),
         3 => (holder(), lock(), bits()).prop_map(|(h, l, b)| Step::Cancel(h, l, b)),
         1 => (holder(), lock(), mode()).prop_map(|(h, l, m)| Step::Convert(h, l, m)),
+        1 => (holder(), lock(), 0..4u64).prop_map(|(h, l, n)| Step::Told(h, l, n)),
         1 => holder().prop_map(Step::Answer),
         1 => holder().prop_map(Step::Finish),
     ]
@@ -263,9 +272,10 @@ fn asked(files: u32, ids: u64) -> impl Strategy<Value = Want> {
         rare(),
         rare(),
         0..3u32,
+        prop_oneof![3 => Just(0), 1 => 1..4u64],
     );
     (what, how).prop_map(|((lock, file, mode, bits, try_bits), how)| {
-        let (start, len, expand, wait, discretionary, ahead, group) = how;
+        let (start, len, expand, wait, discretionary, ahead, group, size) = how;
         let is_group = mode == Mode::Group;
         Want {
             lock,
@@ -279,6 +289,7 @@ fn asked(files: u32, ids: u64) -> impl Strategy<Value = Want> {
             wait,
             discretionary,
             ahead,
+            growth: Growth { size, last: 0 },
         }
     })
 }

@@ -4,7 +4,8 @@
 use crate::base::{Bits, Extent, Fid, LockId, Mode, Mono};
 use crate::dlm::bounds::{Limits, OWN};
 use crate::dlm::{
-    Blocking, Claim, ConvertError, Event, Grant, Holder, Listed, Outcome, Refusal, Shape, Want,
+    Blocking, Claim, ConvertError, Event, Grant, Growth, Holder, Listed, Outcome, Refusal, Shape,
+    Want,
 };
 use std::time::Duration;
 
@@ -138,6 +139,23 @@ struct Call {
     blocking: Blocking,
     deadline: Mono,
     latest: Mono,
+    /// The size that the holder has seen to, and what it gave up too early.
+    told: u64,
+    early: Bits,
+}
+
+impl Call {
+    /// As it is sent: of growth only what is new to the holder.
+    fn sent(&self) -> Blocking {
+        let growth = match self.blocking.growth.size > self.told {
+            true => self.blocking.growth,
+            false => Growth::NONE,
+        };
+        Blocking {
+            growth,
+            ..self.blocking
+        }
+    }
 }
 
 pub struct Naive {
@@ -412,16 +430,27 @@ impl Naive {
                     mode: waiter.want.mode,
                     bits: Bits::NONE,
                     extent: waiter.want.extent,
+                    growth: Growth::NONE,
                 },
                 deadline: now + self.answer,
                 latest: now + self.answer * 10,
+                told: 0,
+                early: Bits::NONE,
             },
         };
-        if bits.set & !call.blocking.bits.set != 0 {
+        let growth = waiter.want.growth;
+        let is_longer = growth.size > call.told && growth.size > call.blocking.growth.size;
+        if is_longer {
+            call.blocking.growth = growth;
+        }
+        let is_new = bits.set & !call.blocking.bits.set != 0;
+        if is_new || is_longer {
             call.blocking.bits.set |= bits.set;
             call.blocking.mode = waiter.want.mode;
             call.blocking.extent = waiter.want.extent;
-            self.events.push(Event::Blocking(call.blocking));
+            self.events.push(Event::Blocking(call.sent()));
+        }
+        if is_new {
             let both = bits.set | ways(&waiter.shape(), &lock.shape()).set;
             self.called.push((now, lock.want.fid, both));
         }
@@ -459,6 +488,13 @@ impl Naive {
         let Some(n) = self.granted.iter().position(|l| l.is(holder, lock)) else {
             return false;
         };
+        let is_it = |c: &&mut Call| c.blocking.holder == holder && c.blocking.lock == lock;
+        if let Some(call) = self.calls.iter_mut().find(is_it)
+            && call.blocking.growth.size > call.told
+        {
+            call.early = call.early.with(bits);
+            return true;
+        }
         let had = self.granted[n].want.bits;
         self.granted[n].want.bits = had.without(bits);
         if self.granted[n].want.bits.is_empty() {
@@ -476,6 +512,18 @@ impl Naive {
         self.calls.retain(|c| !c.blocking.bits.is_empty());
         self.settle(now);
         true
+    }
+
+    pub fn told(&mut self, now: Mono, holder: Holder, lock: LockId, size: u64) {
+        let is_it = |c: &&mut Call| c.blocking.holder == holder && c.blocking.lock == lock;
+        let Some(call) = self.calls.iter_mut().find(is_it) else {
+            return;
+        };
+        call.told = call.told.max(size);
+        if call.blocking.growth.size <= call.told && !call.early.is_empty() {
+            let early = std::mem::replace(&mut call.early, Bits::NONE);
+            self.cancel(now, holder, lock, early);
+        }
     }
 
     pub fn convert(
@@ -580,7 +628,7 @@ impl Naive {
     }
 
     pub fn unanswered(&self, holder: Holder) -> Vec<Blocking> {
-        let all = self.calls.iter().map(|c| c.blocking);
+        let all = self.calls.iter().map(Call::sent);
         let mut theirs: Vec<Blocking> = all.filter(|b| b.holder == holder).collect();
         theirs.sort_by_key(|b| (b.fid, b.lock));
         theirs

@@ -3,7 +3,9 @@
 use super::{A, B, C, FILE, WIDE, at, data, events, id, ms, own, want};
 use crate::base::{Bits, Extent, Fid, LockId, Mode};
 use crate::dlm::bounds::{FAR, REMEMBERED_MAX};
-use crate::dlm::{Blocking, Claim, Event, Grant, Holder, Limits, Outcome, Refusal, Table, Want};
+use crate::dlm::{
+    Blocking, Claim, Event, Grant, Growth, Holder, Limits, Outcome, Refusal, Table, Want,
+};
 use std::time::Duration;
 
 const BUSY: Outcome = Outcome::Nothing { contended: true };
@@ -449,9 +451,81 @@ fn a_callback_is_sent_once_for_each_bit_l1() {
         mode: Mode::Pw,
         bits: both,
         extent: Extent::ALL,
+        growth: Growth::NONE,
     };
     assert_eq!(table.unanswered(A), [again]);
     assert_eq!(table.unanswered(B), []);
+}
+
+fn longer(n: u64, size: u64) -> Want {
+    Want {
+        growth: Growth { size, last: 7 },
+        ..data(n, Mode::Pw, 10, size - 1)
+    }
+}
+
+fn growth_told(table: &mut Table) -> Vec<(Holder, u64)> {
+    let told = |event: Event| match event {
+        Event::Blocking(b) => Some((b.holder, b.growth.size)),
+        _ => None,
+    };
+    events(table).into_iter().filter_map(told).collect()
+}
+
+/// Whoever makes the file longer waits until each holder that was called back
+/// for that has seen to it, whatever it has given up before (C17).
+#[test]
+fn a_lock_stays_until_its_holder_knows_how_far_the_file_grows_c17() {
+    let mut table = Table::new(WIDE);
+    granted(table.enqueue(ms(0), A, &want(1, Mode::Pr, Bits::UPDATE)));
+    table.enqueue(ms(0), B, &longer(1, 20));
+    assert_eq!(growth_told(&mut table), [(A, 20)]);
+    table.enqueue(ms(0), B, &longer(2, 15));
+    assert_eq!(growth_told(&mut table), [], "it was told of more");
+    table.enqueue(ms(0), B, &longer(3, 30));
+    assert_eq!(growth_told(&mut table), [(A, 30)], "of more than before");
+    assert_eq!(table.unanswered(A)[0].growth.size, 30);
+    assert!(table.cancel(ms(1), A, id(1), Bits::UPDATE));
+    assert_eq!(late_grants(&mut table), []);
+    table.told(ms(2), A, id(1), 20);
+    assert_eq!(
+        late_grants(&mut table),
+        [],
+        "two of them may go on, not all"
+    );
+    assert_eq!(
+        table.next_deadline(),
+        Some(ms(10_000)),
+        "and it has to answer"
+    );
+    table.told(ms(3), A, id(1), 30);
+    assert_eq!(late_grants(&mut table), [(B, 1), (B, 2), (B, 3)]);
+    assert_eq!(table.next_deadline(), None);
+    table.told(ms(4), A, id(1), 40);
+    assert_eq!(
+        growth_told(&mut table),
+        [],
+        "there is no such lock any more"
+    );
+}
+
+/// In the other order, too; and who was told keeps its lock as long as it likes.
+#[test]
+fn to_know_how_far_a_file_grows_gives_up_nothing_c17() {
+    let mut table = Table::new(WIDE);
+    granted(table.enqueue(ms(0), A, &want(1, Mode::Pr, Bits::UPDATE)));
+    table.enqueue(ms(0), B, &longer(1, 20));
+    table.told(ms(1), A, id(1), 20);
+    assert_eq!(late_grants(&mut table), []);
+    table.enqueue(ms(1), C, &longer(1, 20));
+    assert_eq!(growth_told(&mut table), [], "so far it may grow");
+    assert_eq!(table.unanswered(A)[0].growth, Growth::NONE);
+    // As the owner of the table says of a client that knows nothing of this.
+    table.told(ms(1), A, id(1), u64::MAX);
+    table.enqueue(ms(1), C, &longer(2, 90));
+    assert_eq!(growth_told(&mut table), []);
+    assert!(table.cancel(ms(2), A, id(1), Bits::UPDATE));
+    assert_eq!(late_grants(&mut table), [(B, 1)]);
 }
 
 #[test]

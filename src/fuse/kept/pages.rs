@@ -11,8 +11,8 @@ use std::rc::Rc;
 #[derive(Default)]
 pub struct Pages {
     nodes: NumberMap<Node>,
-    /// The node of each open file, and whether it is open for writing.
-    opens: NumberMap<(u64, bool)>,
+    /// The node of each open file, and what for.
+    opens: NumberMap<(u64, Access)>,
     /// Told when a fill begins or ends.
     pub changed: Rc<Signal>,
 }
@@ -23,13 +23,33 @@ struct Node {
     present: bool,
     /// Some may be that should not.
     tainted: bool,
-    /// Opens for writing.
+    /// Opens for writing, and for reading, through which it may be mapped.
     writers: u32,
+    readers: u32,
     /// How many times the pages are being taken back with everything (C8).
     condemned: u32,
     /// Page fills that began, ever.
     begun: u64,
     fills: Vec<Filling>,
+}
+
+/// What a file was opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    pub reads: bool,
+    pub writes: bool,
+}
+
+impl Access {
+    /// As the flags of `open` say it.
+    #[must_use]
+    pub fn of(flags: u32) -> Access {
+        let mode = flags & libc::O_ACCMODE.cast_unsigned();
+        Access {
+            reads: mode != libc::O_WRONLY.cast_unsigned(),
+            writes: mode != libc::O_RDONLY.cast_unsigned(),
+        }
+    }
 }
 
 /// A READ for pages that is not answered yet: the kernel has their folios
@@ -99,23 +119,36 @@ impl Pages {
 
     /// A file was opened under the name `fh`. True if this is its first open
     /// for writing, and it may have pages that were read under less (C6).
-    pub fn open(&mut self, fh: u64, nodeid: u64, is_writer: bool) -> bool {
-        self.opens.insert(fh, (nodeid, is_writer));
-        if !is_writer {
-            return false;
-        }
+    pub fn open(&mut self, fh: u64, nodeid: u64, access: Access) -> bool {
+        self.opens.insert(fh, (nodeid, access));
         let node = self.nodes.entry(nodeid).or_default();
-        node.writers += 1;
-        node.writers == 1 && node.present
+        node.readers += u32::from(access.reads);
+        node.writers += u32::from(access.writes);
+        access.writes && node.writers == 1 && node.present
     }
 
     pub fn close(&mut self, fh: u64) {
-        let Some((nodeid, is_writer)) = self.opens.remove(&fh) else {
+        let Some((nodeid, access)) = self.opens.remove(&fh) else {
             return;
         };
-        if let Some(node) = self.nodes.get_mut(&nodeid).filter(|_| is_writer) {
-            node.writers = node.writers.saturating_sub(1);
+        if let Some(node) = self.nodes.get_mut(&nodeid) {
+            node.readers = node.readers.saturating_sub(access.reads.into());
+            node.writers = node.writers.saturating_sub(access.writes.into());
         }
+    }
+
+    /// May anybody have it mapped? The kernel closes what it maps only when
+    /// nobody maps it any more.
+    #[must_use]
+    pub fn may_map(&self, nodeid: u64) -> bool {
+        self.nodes.get(&nodeid).is_some_and(|node| node.readers > 0)
+    }
+
+    /// All nodes of which that is so.
+    #[must_use]
+    pub fn mapped(&self) -> Vec<u64> {
+        let mapped = self.nodes.iter().filter(|(_, node)| node.readers > 0);
+        super::sorted(mapped.map(|(nodeid, _)| *nodeid))
     }
 
     #[must_use]
@@ -309,11 +342,15 @@ mod tests {
         pages.begin(1, 10, 0, 4096, 0);
         assert_eq!(pages.purpose(1, 10), Fill::Read);
         assert_eq!(pages.purpose(1, 11), Fill::No);
-        assert!(pages.open(5, 1, true), "pages were read under less");
-        assert!(!pages.open(6, 1, true) && !pages.open(7, 1, false));
+        let (reads, writes) = (Access::of(0), Access::of(libc::O_WRONLY as u32));
+        assert!(pages.open(5, 1, writes), "pages were read under less");
+        assert!(!pages.may_map(1), "nobody can read it");
+        assert!(!pages.open(6, 1, writes) && !pages.open(7, 1, reads));
+        assert!(pages.may_map(1) && pages.mapped() == [1]);
         assert_eq!(pages.purpose(1, 10), Fill::Write);
         pages.close(5);
         pages.close(7);
+        assert!(!pages.may_map(1));
         assert!(pages.has_writers(1));
         pages.close(6);
         assert!(!pages.has_writers(1));

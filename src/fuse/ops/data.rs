@@ -173,6 +173,7 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
             // The box knows the true end, the kernel may not (C9).
             append: !is_page && args.flags & libc::O_APPEND.cast_unsigned() != 0,
         };
+        let last = payload.as_ref().and_then(|bytes| bytes.last().copied());
         let mut ask = self.plain(from, Request::Write(request));
         ask.payload = payload;
         if args.write_flags & write::KILL_SUIDGID != 0 {
@@ -192,6 +193,12 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
         let range = Extent::of(written.offset, u64::from(written.written));
         if let Some(range) = range.filter(|_| !is_page) {
             self.drop_written(nodeid, fid, range, from.fills).await;
+            // The kernel takes them for written where it thought the end was.
+            let is_misplaced = written.offset != args.offset && written.written > 0;
+            if is_misplaced && self.kept.borrow().pages.may_map(nodeid) {
+                let (end, last) = (range.end + 1, last.unwrap_or(0));
+                self.this().grown(fid, end, last).await;
+            }
         }
         let written = written.written;
         self.sync_if_asked(from, fid, args.flags).await?;

@@ -54,6 +54,16 @@ impl<W: World, U: Upstream, K: Kernel> Above for Taker<W, U, K> {
             None => Box::pin(async {}),
         }
     }
+
+    fn may_map(&self, fid: Fid) -> bool {
+        let session = self.0.upgrade();
+        session.is_some_and(|session| session.may_map(fid))
+    }
+
+    fn mapped(&self) -> Vec<Fid> {
+        let session = self.0.upgrade();
+        session.map_or_else(Vec::new, |session| session.mapped())
+    }
 }
 
 impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {

@@ -145,9 +145,23 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
         });
     }
 
+    /// May anybody have the file mapped?
+    pub(super) fn may_map(&self, fid: Fid) -> bool {
+        let nodeid = self.nodes.borrow().number(fid);
+        nodeid.is_some_and(|nodeid| self.kept.borrow().pages.may_map(nodeid))
+    }
+
+    pub(super) fn mapped(&self) -> Vec<Fid> {
+        let nodes = self.nodes.borrow();
+        let mapped = self.kept.borrow().pages.mapped().into_iter();
+        mapped.filter_map(|id| Some(nodes.find(id)?.fid)).collect()
+    }
+
     /// The kernel's idea of the end follows, also for those who look through a
-    /// mapping and so ask nothing (C17).
-    pub(super) fn grown(self: &Rc<Self>, fid: Fid, size: u64, last: u8) -> Ending {
+    /// mapping and so ask nothing (C17). The stored byte is not kept: others may
+    /// change it, and it may not be there yet. The kernel takes its size from
+    /// then on as it finds it: by the next attributes, or a READ that ends early.
+    pub(in crate::fuse) fn grown(self: &Rc<Self>, fid: Fid, size: u64, last: u8) -> Ending {
         let nodeid = self.nodes.borrow().number(fid);
         let (Some(nodeid), Some(offset)) = (nodeid, size.checked_sub(1)) else {
             return Box::pin(async {});
@@ -158,7 +172,8 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
                 start: offset,
                 end: offset,
             };
-            // A READ past the old end holds the folio, and may wait for us.
+            // A READ of the page holds its folio, and may wait for us. Who reads
+            // so far takes the file for as long already.
             if session.kept.borrow().pages.is_filling(nodeid, range) {
                 return;
             }
@@ -167,9 +182,19 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
                 offset,
                 byte: last,
             };
-            let told = session.notices.post(notice, None);
+            let latch = Rc::new(Latch::default());
+            let (teller, part) = (Rc::clone(&session), latch.part());
+            session.spawn(async move {
+                let _ = teller.notices.post(notice, None).get().await;
+                let _ = teller
+                    .notices
+                    .post(pages_of(nodeid, range), None)
+                    .get()
+                    .await;
+                drop(part);
+            });
             // One that comes now would hold it up: its answer tells the size.
-            let _ = within(&session.world, STORED, told.get()).await;
+            let _ = within(&session.world, STORED, latch.ended()).await;
         })
     }
 }

@@ -3,10 +3,10 @@
 
 use super::Locks;
 use crate::base::{Bits, Fid, LockId, Xid};
-use crate::dlm::{self, Event, Holder};
+use crate::dlm::{self, Event, Growth, Holder};
 use crate::shard::session::Export;
 use crate::shard::{Shard, counters, meta};
-use crate::wire::callback::Blocking;
+use crate::wire::callback::{Blocking, Growing};
 use crate::wire::{Callback, CallbackHead, Features, Frame, LockCancel, LockGrant};
 use crate::world::{Level, World};
 use std::rc::Rc;
@@ -56,6 +56,7 @@ fn call<W: World>(shard: &Shard<W>, blocking: &dlm::Blocking) {
         mode,
         bits,
         extent,
+        growth,
     } = *blocking;
     let export = shard.locks.exports.borrow().get(&holder).cloned();
     let Some(export) = export else {
@@ -74,12 +75,33 @@ fn call<W: World>(shard: &Shard<W>, blocking: &dlm::Blocking) {
         mode: mode as u32,
         ..CallbackHead::default()
     };
-    let blocking = Callback::Blocking(Blocking {
-        keep_bits: !bits.set,
-        keep_mode: mode as u32,
-    });
+    let can_be_told = export.has(Features::GROWTH);
+    let callback = match growth.size > 0 && can_be_told {
+        true => Callback::Growing(Growing {
+            size: growth.size,
+            last: growth.last,
+        }),
+        false => Callback::Blocking(Blocking {
+            keep_bits: !bits.set,
+            keep_mode: mode as u32,
+        }),
+    };
     let checksum = export.has(Features::CHECKSUM);
-    export.send(Frame::callback(xid, &head, &blocking, checksum));
+    export.send(Frame::callback(xid, &head, &callback, checksum));
+    if growth.size > 0 && !can_be_told {
+        let now = shard.world.now();
+        let mut table = locks.table.borrow_mut();
+        table.told(now, holder, lock, u64::MAX);
+    }
+}
+
+/// The client has seen to it that a file may grow (C17).
+pub fn on_raised<W: World>(shard: &Rc<Shard<W>>, export: &Export, lock: LockId, size: u64) {
+    let now = shard.world.now();
+    let mut table = shard.locks.table.borrow_mut();
+    table.told(now, export.holder, lock, size);
+    drop(table);
+    pump(shard);
 }
 
 /// The client has a new connection: callbacks that it may have missed, again.
@@ -136,6 +158,7 @@ pub fn on_claim<W: World>(shard: &Rc<Shard<W>>, export: &Export, claimed: &[Lock
                     mode: lock.mode,
                     bits: lock.bits,
                     extent: lock.extent,
+                    growth: Growth::NONE,
                 },
             );
         }

@@ -1,7 +1,7 @@
 //! The locks of one operation that had to wait.
 
 use super::{GONE, Touch, pump};
-use crate::base::{Bits, Errno, LockId};
+use crate::base::{Bits, Errno, Fid, LockId};
 use crate::dlm::{Holder, Outcome, Refusal, Want};
 use crate::shard::Shard;
 use crate::shard::session::Export;
@@ -13,7 +13,7 @@ use std::rc::Rc;
 pub struct Claims<W: World> {
     shard: Rc<Shard<W>>,
     holder: Holder,
-    locks: Vec<LockId>,
+    locks: Vec<(Fid, LockId)>,
 }
 
 impl<W: World> Claims<W> {
@@ -48,6 +48,7 @@ impl<W: World> Claims<W> {
     async fn add(&mut self, touch: Touch, ahead: bool) -> Result<(), Errno> {
         let locks = &self.shard.locks;
         let lock = locks.next_own();
+        self.locks.push((touch.fid, lock));
         let want = Want {
             lock,
             fid: touch.fid,
@@ -60,16 +61,20 @@ impl<W: World> Claims<W> {
             wait: true,
             discretionary: false,
             ahead,
+            growth: touch.growth,
         };
+        if touch.growth.size > 0 {
+            let mut growing = locks.growing.borrow_mut();
+            growing.insert((touch.fid, lock), touch.growth.size);
+        }
         let now = self.shard.world.now();
         let outcome = locks
             .table
             .borrow_mut()
             .enqueue_own(now, self.holder, &want);
         match outcome {
-            Outcome::Granted(_) => self.locks.push(lock),
+            Outcome::Granted(_) => {}
             Outcome::Queued => {
-                self.locks.push(lock);
                 let wait = Promise::default();
                 let key = (self.holder, lock);
                 locks.waits.borrow_mut().insert(key, wait.clone());
@@ -92,7 +97,8 @@ impl<W: World> Drop for Claims<W> {
         }
         let locks = &self.shard.locks;
         let now = self.shard.world.now();
-        for lock in &self.locks {
+        for (fid, lock) in &self.locks {
+            locks.growing.borrow_mut().remove(&(*fid, *lock));
             locks.waits.borrow_mut().remove(&(self.holder, *lock));
             let mut table = locks.table.borrow_mut();
             table.cancel_own(now, self.holder, *lock);

@@ -24,7 +24,7 @@ mod closed;
 mod ghosts;
 mod touch;
 
-pub use callbacks::{again, on_cancel, on_claim, pump, recall_opens};
+pub use callbacks::{again, on_cancel, on_claim, on_raised, pump, recall_opens};
 pub use claims::Claims;
 pub use closed::look;
 pub use ghosts::{end_ghosts, leave, on_clean};
@@ -34,7 +34,7 @@ use super::session::Export;
 use super::{Incoming, Shard, meta};
 use crate::base::{Bits, Errno, Extent, Fid, LockId, Mode, Mono, TargetId};
 use crate::dlm::bounds::{HOLD_OFF, OWN};
-use crate::dlm::{Holder, Limits, Outcome, Table, Want};
+use crate::dlm::{Growth, Holder, Limits, Outcome, Table, Want};
 use crate::wire::locks::Of;
 use crate::wire::{LockGrant, LockWant};
 use crate::world::World;
@@ -51,6 +51,8 @@ pub struct Locks {
     waits: RefCell<BTreeMap<(Holder, LockId), Promise<bool>>>,
     /// Whom callbacks go to.
     exports: RefCell<BTreeMap<Holder, Rc<Export>>>,
+    /// How far operations that wait will make files grow, by their claims.
+    growing: RefCell<BTreeMap<(Fid, LockId), u64>>,
     /// Holders that are gone, whose clients may not know it yet (L2).
     ghosts: RefCell<Vec<ghosts::Ghost>>,
     /// Targets that take no changes now.
@@ -65,6 +67,7 @@ impl Default for Locks {
         Locks {
             table: RefCell::new(Table::new(Limits::default())),
             waits: RefCell::default(),
+            growing: RefCell::default(),
             exports: RefCell::default(),
             ghosts: RefCell::default(),
             closed: RefCell::default(),
@@ -126,6 +129,15 @@ impl Locks {
     #[must_use]
     pub fn may_be_open(&self, fid: Fid) -> bool {
         self.table.borrow().is_held(fid, Bits::OPEN)
+    }
+
+    /// The size that a file of `size` bytes has when all have been done that wait
+    /// to make it longer.
+    #[must_use]
+    pub fn size_to_come(&self, fid: Fid, size: u64) -> u64 {
+        let growing = self.growing.borrow();
+        let all = growing.range((fid, LockId(0))..=(fid, LockId(u64::MAX)));
+        all.fold(size, |most, (_, to)| most.max(*to))
     }
 
     /// Is all of a file's data the holder's to read and keep?
@@ -249,6 +261,7 @@ fn grant_one<W: World>(
             discretionary: want.bits.is_empty(),
             // What is needed was claimed, before those who wait by now.
             ahead: !want.bits.is_empty(),
+            growth: Growth::NONE,
         },
     );
     let granted = match outcome {
@@ -303,6 +316,7 @@ pub fn needed(incoming: &Incoming, of: Of, fid: Fid) -> Option<Touch> {
         mode: want.mode,
         bits: want.bits,
         extent: want.extent,
+        growth: Growth::NONE,
     })
 }
 

@@ -1,6 +1,7 @@
 //! What an operation touches of what clients may have cached.
 
 use crate::base::{Attr, Bits, Extent, Fid, Mode};
+use crate::dlm::Growth;
 use crate::namespace::draft::Change;
 use crate::namespace::{Inode, Need, View, acl};
 
@@ -11,6 +12,8 @@ pub struct Touch {
     pub mode: Mode,
     pub bits: Bits,
     pub extent: Extent,
+    /// Does it make the file longer?
+    pub growth: Growth,
 }
 
 impl Touch {
@@ -31,6 +34,7 @@ impl Touch {
             mode: Mode::Pw,
             bits,
             extent: Extent::ALL,
+            growth: Growth::NONE,
         }
     }
 
@@ -43,6 +47,16 @@ impl Touch {
             mode: Mode::Cr,
             bits,
             extent: Extent::ALL,
+            growth: Growth::NONE,
+        }
+    }
+
+    /// The same, by what makes a file of `size` bytes as long as `growth` says.
+    #[must_use]
+    pub const fn growing(self, size: u64, growth: Growth) -> Touch {
+        match growth.size > size {
+            true => Touch { growth, ..self },
+            false => self,
         }
     }
 
@@ -57,6 +71,7 @@ impl Touch {
             mode: Mode::Pw,
             bits: Bits::DATA,
             extent,
+            growth: Growth::NONE,
         }
     }
 
@@ -67,6 +82,7 @@ impl Touch {
             mode: Mode::Pr,
             bits: Bits::DATA,
             extent,
+            growth: Growth::NONE,
         }
     }
 }
@@ -94,6 +110,7 @@ pub fn merged(mut touches: Vec<Touch>) -> Vec<Touch> {
                     (false, _) => touch.extent,
                 };
                 last.bits = last.bits.with(touch.bits);
+                last.growth = last.growth.max(touch.growth);
             }
         }
     }
@@ -139,9 +156,11 @@ pub fn of_change(
         .into_iter()
         .map(|(fid, bits)| Touch::change(fid, bits))
         .collect();
-    if let Some((fid, _)) = change.truncated {
+    if let Some((fid, size)) = change.truncated {
+        let before = view.inode(fid)?.map_or(0, |inode| inode.attr.size);
+        let growth = Growth { size, last: 0 };
         // Pages past the end show zeros, those before it may end within one.
-        touches.push(Touch::write(fid, Extent::ALL));
+        touches.push(Touch::write(fid, Extent::ALL).growing(before, growth));
     }
     touches.extend(
         change
@@ -187,6 +206,7 @@ mod tests {
             mode: Mode::Pw,
             bits: Bits::LOOKUP.with(Bits::DATA),
             extent: range(0, 19),
+            growth: Growth::NONE,
         };
         assert_eq!(all, [Touch::read(a, range(5, 6)), both]);
         assert!(both.covers(&Touch::change(b, Bits::LOOKUP)));

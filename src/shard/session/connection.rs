@@ -343,6 +343,10 @@ impl<W: World, H: Handler<W>> Connection<W, H> {
                 locks::on_claim(&self.shard, export, &claim.locks);
                 Ok(())
             }
+            Request::Raised(raised) => {
+                locks::on_raised(&self.shard, export, raised.lock, raised.size);
+                Ok(())
+            }
             Request::DeclareCred(cred) => {
                 export.declare(cred).map_err(End::Misuse)?;
                 Ok(())

@@ -174,6 +174,33 @@ fn writes_take_privileges_away_when_asked() {
     }
 }
 
+/// A kernel may take a file for longer than it is, and write all of its last page
+/// back: that makes it no longer (C17).
+#[test]
+fn pages_that_are_written_back_make_no_file_longer_c17() {
+    let rig = Rig::new(|_| {});
+    let f = rig.create(rig.root(), "f", FileKind::Regular).unwrap().fid;
+    rig.write(f, 0, 0, &[1; 5000]).unwrap();
+    for (offset, byte) in [(4096, 2), (8192, 3)] {
+        let write = Request::Write(op::Write {
+            fid: f,
+            open: OpenId(0),
+            offset,
+            append: false,
+        });
+        let mut asked = incoming(600, 0, write);
+        asked.payload = Some(Slice::from(vec![byte; 4096]));
+        asked.head.flags = flags::PAGE_WRITE;
+        let Reply::Written(done) = rig.run(asked).result.unwrap().0 else {
+            panic!("not written");
+        };
+        assert_eq!((done.written, done.attr.size), (4096, 5000));
+    }
+    let bytes = rig.read(f).unwrap();
+    assert_eq!(bytes[..4096], [1; 4096]);
+    assert_eq!(bytes[4096..], [2; 904]);
+}
+
 #[test]
 fn an_unlinked_open_file_is_read_until_its_last_close() {
     let rig = Rig::new(|_| {});
