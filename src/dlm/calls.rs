@@ -131,10 +131,13 @@ impl Calls {
     }
 
     /// The holder is still sending what it has to before it can answer.
-    pub fn on_progress(&mut self, now: Mono, holder: Holder, fid: Fid) {
+    /// Of one file, or of all.
+    pub fn on_progress(&mut self, now: Mono, holder: Holder, of: Option<Fid>) {
         let later = now + self.time / PROGRESS_PART;
-        let all = (holder, fid, LockId(0))..=(holder, fid, LockId(u64::MAX));
-        for (key, call) in self.calls.range_mut(all) {
+        let first = (holder, of.unwrap_or(Fid::NONE), LockId(0));
+        let from = self.calls.range_mut(first..);
+        let is_of = |key: &Key| key.0 == holder && of.is_none_or(|fid| key.1 == fid);
+        for (key, call) in from.take_while(|(key, _)| is_of(key)) {
             self.deadlines.remove(&(call.deadline, *key));
             call.deadline = call.deadline.max(later.min(call.latest));
             self.deadlines.insert((call.deadline, *key));

@@ -223,10 +223,11 @@ impl Table {
         self.events.drain(..)
     }
 
-    /// The holder still sends data of this file that its answer waits for: it
-    /// has half of the time left at least, but ten times the time in all.
-    pub fn progress(&mut self, now: Mono, holder: Holder, fid: Fid) {
-        self.calls.on_progress(now, holder, fid);
+    /// The holder still sends data of this file (or of any, if none is named)
+    /// that its answer waits for: it has half of the time left at least, but ten
+    /// times the time in all.
+    pub fn progress(&mut self, now: Mono, holder: Holder, of: Option<Fid>) {
+        self.calls.on_progress(now, holder, of);
     }
 
     fn ask(&mut self, now: Mono, holder: Holder, want: &Want) -> Outcome {

@@ -3,7 +3,7 @@
 
 use forebay::base::codec::Bytes;
 use forebay::base::{Errno, Fid, FileKind, Name, OpenId, SetAttr, Slice, Time};
-use forebay::client::{CallError, Client, Context};
+use forebay::client::{CallError, Client, Context, Options};
 use forebay::conf::Disconnected;
 use forebay::sim::SimWorld;
 use forebay::sim::cluster::BOX;
@@ -160,6 +160,63 @@ fn who_is_alone_is_answered_ahead_and_others_see_it_all() {
         assert_eq!(found(&a, "own").await, tree);
         assert!(a.take_lost().is_empty());
     });
+}
+
+/// A callback is answered when all is sent that was answered before it. Over a
+/// slow line that takes longer than an answer may take: who goes on sending is
+/// waited for, and who stops is not (H6).
+#[test]
+fn who_goes_on_sending_is_waited_for_h6() {
+    for stops in [false, true] {
+        let cluster = Cluster::new(3);
+        cluster.run(async {
+            cluster.start();
+            let sim = &cluster.sim;
+            let b = cluster.client("b").await.unwrap().client;
+            let few = Options {
+                name: String::from("a"),
+                locks: true,
+                tags: 4,
+                ..Options::default()
+            };
+            let hosts = vec![format!("{BOX}:9880")];
+            let a = Client::connect(sim.world("a"), hosts, "main", few).await;
+            let a = a.expect("the box is up");
+            let dir = own(&a).await;
+            let mut files = Vec::new();
+            for n in 0..120 {
+                files.push(make(&a, dir, &format!("f{n}"), FileKind::Regular).await);
+            }
+            sim.faults(|f| f.net_latency = Duration::from_millis(700));
+            let before = a.counters().ahead;
+            // Those of one file would go together.
+            for file in files {
+                write(&a, file, b"bytes").await;
+            }
+            assert!(a.counters().ahead - before > 100);
+            let begun = sim.now();
+            let intent = Intent::default();
+            let look = async {
+                let seen = ask(&b, Request::Getattr(op::OfFile { fid: dir, intent })).await;
+                assert!(seen.is_ok());
+                sim.now() - begun
+            };
+            let stop = async {
+                if stops {
+                    sim.sleep(Duration::from_secs(8)).await;
+                    sim.partition("a", BOX);
+                    sim.sleep(Duration::from_secs(60)).await;
+                    sim.heal();
+                }
+            };
+            let (took, ()) = futures_join(look, stop).await;
+            let status = sim.admin(BOX, r#"{"verb":"status"}"#).await;
+            let evicted = !status.contains(r#""clients evicted":0"#);
+            assert_eq!(evicted, stops, "after {took:?}: {status}");
+            // Longer than one answer may take, and than all that was left.
+            assert!(took > Duration::from_secs(12), "{took:?}");
+        });
+    }
 }
 
 #[test]

@@ -22,7 +22,7 @@ enum Step {
     Convert(Holder, LockId, Mode),
     Claim(Holder, Claim, bool),
     Drop(Holder),
-    Progress(Holder, Fid),
+    Progress(Holder, Option<Fid>),
     Told(Holder, LockId, u64),
     /// Answers all callbacks of a holder, as a client does.
     Answer(Holder),
@@ -96,9 +96,9 @@ fn take(table: &mut Table, naive: &mut Naive, now: Mono, step: &Step) {
             table.drop_holder(now, *holder);
             naive.drop_holder(now, *holder);
         }
-        Step::Progress(holder, fid) => {
-            table.progress(now, *holder, *fid);
-            naive.progress(now, *holder, *fid);
+        Step::Progress(holder, of) => {
+            table.progress(now, *holder, *of);
+            naive.progress(now, *holder, *of);
         }
         Step::Told(holder, lock, size) => {
             table.told(now, *holder, *lock, *size);
@@ -236,7 +236,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (holder(), lock(), mode()).prop_map(|(h, l, m)| Step::Convert(h, l, m)),
         1 => claim,
         1 => holder().prop_map(Step::Drop),
-        1 => (holder(), 0..2u32).prop_map(|(h, n)| Step::Progress(h, Fid::new(9, n))),
+        1 => (holder(), 0..3u32).prop_map(|(h, n)| {
+            Step::Progress(h, (n < 2).then(|| Fid::new(9, n)))
+        }),
         1 => (holder(), lock(), 0..4u64).prop_map(|(h, l, n)| Step::Told(h, l, n)),
         2 => holder().prop_map(Step::Answer),
         2 => holder().prop_map(Step::Finish),

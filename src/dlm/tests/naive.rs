@@ -606,9 +606,9 @@ impl Naive {
         self.sort();
     }
 
-    pub fn progress(&mut self, now: Mono, holder: Holder, fid: Fid) {
+    pub fn progress(&mut self, now: Mono, holder: Holder, of: Option<Fid>) {
         for call in &mut self.calls {
-            if call.blocking.holder == holder && call.blocking.fid == fid {
+            if call.blocking.holder == holder && of.is_none_or(|fid| call.blocking.fid == fid) {
                 let later = (now + self.answer / 2).min(call.latest);
                 call.deadline = call.deadline.max(later);
             }

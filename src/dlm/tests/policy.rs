@@ -567,17 +567,19 @@ fn who_sends_data_has_more_time_but_not_for_ever() {
     let mut table = Table::with_time(WIDE, Duration::from_secs(2));
     granted(table.enqueue(ms(0), A, &data(1, Mode::Pw, 0, 9)));
     table.enqueue(ms(0), B, &data(1, Mode::Pr, 0, 9));
-    table.progress(ms(500), A, FILE);
+    table.progress(ms(500), A, Some(FILE));
     assert_eq!(table.next_deadline(), Some(ms(2_000)), "never less");
-    table.progress(ms(1_900), B, FILE);
-    table.progress(ms(1_900), A, Fid::new(1, 1));
+    table.progress(ms(1_900), B, Some(FILE));
+    table.progress(ms(1_900), B, None);
+    table.progress(ms(1_900), A, Some(Fid::new(1, 1)));
     assert_eq!(
         table.next_deadline(),
         Some(ms(2_000)),
         "another's, elsewhere"
     );
     for n in 2..30 {
-        table.progress(ms(n * 900), A, FILE);
+        let of = (n % 2 == 0).then_some(FILE);
+        table.progress(ms(n * 900), A, of);
     }
     assert_eq!(table.next_deadline(), Some(ms(20_000)));
     assert_eq!(table.overdue(ms(19_999)), []);

@@ -293,7 +293,7 @@ fn apply(table: &mut Table, input: Input) -> String {
         Stronger => converted(table.convert(now, A, id(1), Mode::Group)),
         ConvertForged => converted(table.convert(now, B, id(1), Mode::Nl)),
         Progress => {
-            table.progress(ms(9_000), A, FILE);
+            table.progress(ms(9_000), A, Some(FILE));
             let end = table.next_deadline().unwrap_or(ms(10_000));
             (end - ms(0)).as_millis().to_string()
         }

@@ -7,7 +7,10 @@ use crate::dlm::{self, Event, Growth, Holder};
 use crate::shard::session::Export;
 use crate::shard::{Shard, counters, meta};
 use crate::wire::callback::{Blocking, Growing};
-use crate::wire::{Callback, CallbackHead, Features, Frame, LockCancel, LockGrant};
+use crate::wire::head::flags;
+use crate::wire::{
+    Callback, CallbackHead, Features, Frame, LockCancel, LockGrant, Request, RequestHead,
+};
 use crate::world::{Level, World};
 use std::rc::Rc;
 
@@ -125,6 +128,20 @@ pub fn on_cancel<W: World>(shard: &Rc<Shard<W>>, export: &Export, cancels: &[Loc
         }
     }
     pump(shard);
+}
+
+/// A request of the client has come. If it brings what the answer to a callback
+/// waits for, the client is given more time (H6): bytes of the file, or changes
+/// that it has answered ahead of the box, which all come before any such answer.
+pub fn on_sent<W: World>(shard: &Shard<W>, export: &Export, head: &RequestHead, request: &Request) {
+    let of = match request {
+        _ if head.flags & flags::ORDERED != 0 => None,
+        Request::Write(op) => Some(op.fid),
+        _ => return,
+    };
+    let now = shard.world.now();
+    let mut table = shard.locks.table.borrow_mut();
+    table.progress(now, export.holder, of);
 }
 
 /// The client says what it held before the box restarted (L13). What

@@ -24,7 +24,7 @@ mod closed;
 mod ghosts;
 mod touch;
 
-pub use callbacks::{again, on_cancel, on_claim, on_raised, pump, recall_opens};
+pub use callbacks::{again, on_cancel, on_claim, on_raised, on_sent, pump, recall_opens};
 pub use claims::Claims;
 pub use closed::look;
 pub use ghosts::{end_ghosts, leave, on_clean};

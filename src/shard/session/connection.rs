@@ -248,7 +248,10 @@ impl<W: World, H: Handler<W>> Connection<W, H> {
             .borrow_mut()
             .on_request(tag, xid, resent);
         match arrived {
-            Arrived::New => self.start(incoming),
+            Arrived::New => {
+                locks::on_sent(&self.shard, &self.export, &incoming.head, &incoming.request);
+                self.start(incoming);
+            }
             // Its answer goes to the connection in use when it is ready.
             Arrived::Running | Arrived::Stale => {}
             Arrived::Answered(answer) => {
