@@ -65,7 +65,11 @@ impl Worker {
         };
         let opened = async {
             let inode = self.inode(Place::GROWING).await?;
-            self.linux.open(&inode, flags).await
+            let file = self.linux.open(&inode, flags).await?;
+            // As who maps a file asks for its length: what came with its name
+            // may be older than the open, and its lock.
+            self.linux.getattr(&inode).await?;
+            Ok(file)
         };
         match opened.await {
             Ok(file) => {

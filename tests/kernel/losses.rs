@@ -112,8 +112,9 @@ impl Change {
     /// of one that only looked.
     fn in_doubt(self, record: Record) -> Option<Record> {
         let deed = match record.deed {
-            Deed::Ensured(value) if self.is_by(record.deed) => Deed::MaybeAdded(0, value),
-            Deed::Read(_) | Deed::Missing | Deed::Ensured(_) => return None,
+            // It may have made the file, or found it.
+            Deed::Ensured(value) => Deed::MaybeAdded(0, value),
+            Deed::Read(_) | Deed::Missing => return None,
             Deed::Write(value) => Deed::MaybeWrite(value),
             Deed::Added(at, value) => Deed::MaybeAdded(at, value),
             Deed::Removed => Deed::MaybeRemove,
