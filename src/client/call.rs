@@ -35,6 +35,8 @@ pub struct Context {
     /// Nobody waits for the answer: what it shows is kept, and, of a Getattr,
     /// the file's bytes.
     pub fetches: bool,
+    /// The files that a listing shows are asked for to oneself.
+    pub alone: bool,
 }
 
 /// What a READ is for: an answer that is kept above the client needs a lock
@@ -62,6 +64,7 @@ impl Context {
             trace: 0,
             fill: Fill::No,
             fetches: false,
+            alone: false,
         }
     }
 

@@ -12,6 +12,7 @@ use super::cached::is_acl;
 use super::call::{Call, CallError, Context, Cred, Order, Outcome, Part, Pending};
 use super::creds::Creds;
 use super::handles::Handles;
+use super::merge;
 use super::unsent::Unsent;
 use super::window::Window;
 use crate::base::{Fid, Mono, OpenId, SetAttr, Slice, Tag, Transno, Xid};
@@ -379,7 +380,8 @@ impl Ledger {
         }
         // They take no slot from those who wait for their end.
         let most = usize::from(self.agreed.tags) * 3 / 4;
-        let is_next = |p: &Rc<Pending>| self.ahead_sent < most.max(1) && self.has_room(p);
+        let is_next =
+            |p: &Rc<Pending>| self.ahead_sent < most.max(1) && self.has_room(p) && !self.is_held(p);
         if self.ahead.front().is_some_and(is_next) {
             return self.ahead.pop_front();
         }
@@ -391,6 +393,16 @@ impl Ledger {
             true => self.waiting.pop_front(),
             false => None,
         }
+    }
+
+    /// The newest change stays while others are on their way, since the next may
+    /// go with it: until they are answered, or something else is to be sent. The
+    /// box would not run it before.
+    fn is_held(&self, pending: &Pending) -> bool {
+        let is_newest = self.ahead.len() == 1;
+        let is_awaited = !self.waiting.is_empty() || !self.urgent.is_empty();
+        let may_grow = || merge::may_grow(&pending.request.borrow(), pending.bytes());
+        self.ahead_sent > 0 && is_newest && !is_awaited && may_grow()
     }
 
     fn has_room(&self, pending: &Pending) -> bool {

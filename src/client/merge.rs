@@ -19,6 +19,19 @@ pub fn merged(first: &Request, len: usize, then: &Request) -> Option<Request> {
     }
 }
 
+/// Is a change worth waiting with, for the next may go with it?
+#[must_use]
+pub fn may_grow(request: &Request, len: usize) -> bool {
+    match request {
+        Request::Setattr(op) => op.set.size.is_none(),
+        Request::Write(op) => !op.append && len < LARGE,
+        _ => false,
+    }
+}
+
+/// Bytes that are worth a request of their own.
+const LARGE: usize = 64 << 10;
+
 fn goes_on(one: &Write, len: usize, two: &Write) -> bool {
     let end = one.offset.checked_add(len as u64);
     let is_same = (one.fid, one.open) == (two.fid, two.open);

@@ -20,9 +20,15 @@ pub struct Asks {
 }
 
 impl Asks {
+    /// Has somebody else wanted it just now?
+    #[must_use]
+    pub fn is_shunned(&self, fid: Fid, now: Mono) -> bool {
+        self.shunned.get(&fid).is_some_and(|until| now < *until)
+    }
+
     /// The client changes `fid`: should it ask for it?
     pub fn on_change(&mut self, fid: Fid, now: Mono) -> bool {
-        if self.shunned.get(&fid).is_some_and(|until| now < *until) {
+        if self.is_shunned(fid, now) {
             return false;
         }
         self.shunned.remove(&fid);

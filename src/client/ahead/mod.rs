@@ -23,6 +23,7 @@ mod busy;
 pub(super) mod decide;
 mod prepare;
 mod stock;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -35,6 +36,7 @@ use super::call::{CallError, Context, Order, Outcome, Pending};
 use super::{Import, LostChange, Terms};
 use crate::base::codec::Bytes;
 use crate::base::{Attr, Bits, Fid, Mono, Name, Time, Transno};
+use crate::namespace::draft::Change;
 use crate::namespace::{Caller, Ctx};
 use crate::wire::head::flags;
 use crate::wire::op::{Blob, Entry};
@@ -48,6 +50,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use stock::{Clock, Stock};
+use sweep::Sweeps;
 use tree::TreeView;
 
 /// Records of files and names in the tree; some 300 bytes each.
@@ -60,6 +63,7 @@ pub struct Ahead {
     stock: RefCell<Stock>,
     clock: RefCell<Clock>,
     asks: RefCell<Asks>,
+    sweeps: RefCell<Sweeps>,
     busy: Rc<Busy>,
     /// Changes of files that are being prepared wait here.
     preparing: RefCell<BTreeMap<Fid, Vec<Rc<Pending>>>>,
@@ -136,6 +140,15 @@ impl Ahead {
     /// Whether to ask for a file that is changed to oneself.
     pub fn asks(&self, fid: Fid, now: Mono) -> bool {
         !self.has(fid) && self.asks.borrow_mut().on_change(fid, now)
+    }
+
+    /// The same for a directory in which a name is removed: who has cleared
+    /// others goes on here.
+    pub fn clears(&self, dir: Fid, now: Mono) -> bool {
+        let is_second = self.asks(dir, now);
+        let is_shunned = self.asks.borrow().is_shunned(dir, now);
+        let is_next = !is_shunned && self.sweeps.borrow().is_on(now);
+        !self.has(dir) && (is_second || is_next)
     }
 }
 
@@ -220,7 +233,9 @@ pub fn dispatch<W: World>(import: &Rc<Import<W>>, pending: Rc<Pending>) {
         preparing.entry(*waiting).or_default().push(pending);
         return;
     }
-    if !changed.is_empty() && attempt(import, &pending, &changed) {
+    let is_here = !changed.is_empty() && attempt(import, &pending, &changed);
+    prepare::on_removal(import, &pending, is_here);
+    if is_here {
         return;
     }
     let exposed = exposes(&ahead.tree.borrow(), &pending.request.borrow());
@@ -356,8 +371,16 @@ fn decided<W: World>(import: &Import<W>, pending: &Pending, at: u64) -> Option<(
         },
     };
     let decided = decide::decide(&view, &asked, &request).ok()?;
-    let root = tree.one_root(&decided.change)?;
+    let root = root_of(&tree, &request, &decided.change)?;
     Some((decided, root))
+}
+
+/// Under whose lock a change is made; what is removed goes nowhere.
+fn root_of(tree: &Tree, request: &Request, change: &Change) -> Option<Fid> {
+    match request {
+        Request::Unlink(_) => tree.each_root(change),
+        _ => tree.one_root(change),
+    }
 }
 
 /// Names at the root that may be the box's own (O15).
@@ -485,7 +508,8 @@ pub fn on_answer<W: World>(
             refused(import, pending, why);
         }
     } else {
-        prepare::begin(import, &pending.context, granted);
+        prepare::adopt(import, pending, outcome);
+        prepare::begin(import, pending, granted);
     }
 }
 
@@ -586,6 +610,7 @@ pub fn described(request: &Request) -> String {
 pub fn on_ending<W: World>(import: &Import<W>, fid: Fid) -> Vec<Fid> {
     let ahead = &import.ahead;
     ahead.asks.borrow_mut().on_lost(fid, import.world.now());
+    ahead.sweeps.borrow_mut().on_lost(fid);
     let mut files = ahead.tree.borrow_mut().remove_root(fid);
     files.retain(|file| *file != fid);
     for file in &files {

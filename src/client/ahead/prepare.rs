@@ -4,7 +4,7 @@
 use super::tree::Found;
 use super::{ask, dispatch, is_agreed, restock};
 use crate::base::{Attr, Errno, Fid, FileKind, Mode};
-use crate::client::call::{Call, Context, Pending};
+use crate::client::call::{Call, Context, Outcome, Pending};
 use crate::client::{CallError, Import};
 use crate::namespace::Dirent;
 use crate::wire::op::{Intent, OfFile, Readdir};
@@ -24,8 +24,15 @@ const LISTED: u32 = 64 << 10;
 const LISTINGS_MAX: usize = 8;
 
 /// Begins for each lock that an answer brought. Changes of the file wait.
-pub fn begin<W: World>(import: &Rc<Import<W>>, context: &Context, granted: &Granted) {
-    for grant in &granted.grants {
+pub fn begin<W: World>(import: &Rc<Import<W>>, pending: &Pending, granted: &Granted) {
+    // Who asked for what it lists knows what there is to know.
+    let context = &pending.context;
+    let grants = granted.grants.iter().filter(|_| !context.alone);
+    let clears = match &*pending.request.borrow() {
+        Request::Unlink(op) if !op.dir => Some(op.parent),
+        _ => None,
+    };
+    for grant in grants {
         let fid = grant.fid;
         let ahead = &import.ahead;
         if grant.mode != Mode::Ex || ahead.has(fid) || !is_agreed(import) {
@@ -36,6 +43,9 @@ pub fn begin<W: World>(import: &Rc<Import<W>>, context: &Context, granted: &Gran
         }
         ahead.preparing.borrow_mut().insert(fid, Vec::new());
         restock(import, context);
+        if clears == Some(fid) {
+            sweep(import, context, fid, false);
+        }
         let (import, context) = (Rc::clone(import), context.clone());
         let world = import.world.clone();
         world.spawn(async move {
@@ -56,6 +66,75 @@ pub fn begin<W: World>(import: &Rc<Import<W>>, context: &Context, granted: &Gran
             }
         });
     }
+}
+
+/// A name is removed, here or by the box: it may be the first of many.
+pub fn on_removal<W: World>(import: &Rc<Import<W>>, pending: &Pending, is_here: bool) {
+    let dir = match &*pending.request.borrow() {
+        Request::Unlink(op) if !op.dir => op.parent,
+        _ => return,
+    };
+    if import.ahead.has(dir) {
+        sweep(import, &pending.context, dir, is_here);
+    }
+}
+
+/// Asks for files that may be removed next, if it is time to.
+fn sweep<W: World>(import: &Rc<Import<W>>, context: &Context, dir: Fid, is_here: bool) {
+    let now = import.world.now();
+    let mut sweeps = import.ahead.sweeps.borrow_mut();
+    let Some(part) = sweeps.on_removal(dir, is_here, now) else {
+        return;
+    };
+    drop(sweeps);
+    let context = Context {
+        alone: true,
+        fetches: true,
+        ..context.clone()
+    };
+    let request = Request::Readdir(Readdir {
+        fid: dir,
+        cookie: part.cookie,
+        bytes: part.bytes,
+        attrs: true,
+    });
+    // Nobody waits for it.
+    drop(send(import, &context, request));
+}
+
+/// Takes in the files that were asked for so: what is shown of them was shown
+/// at the instant at which the client got them to itself.
+pub fn adopt<W: World>(import: &Import<W>, pending: &Pending, outcome: &Outcome) {
+    let request = pending.request.borrow();
+    let Request::Readdir(op) = &*request else {
+        return;
+    };
+    if !pending.context.alone {
+        return;
+    }
+    let ahead = &import.ahead;
+    let Ok((Reply::Listing(listed), _)) = outcome else {
+        return ahead.sweeps.borrow_mut().on_part(op.fid, 0, None);
+    };
+    let mut came = 0;
+    for entry in &listed.entries {
+        let is_new = !ahead.has(entry.fid)
+            && !ahead.busy.has(entry.fid)
+            && !ahead.preparing.borrow().contains_key(&entry.fid);
+        let attr = entry.attr.as_ref().filter(|attr| attr.nlink > 0);
+        if let Some(attr) = attr
+            && is_new
+            && attr.kind != FileKind::Directory
+            && import.cached.is_alone(entry.fid, attr.kind)
+        {
+            let mut tree = ahead.tree.borrow_mut();
+            tree.add_root(entry.fid, attr, Found::default());
+            came += 1;
+        }
+    }
+    let next = listed.entries.last().filter(|_| !listed.end);
+    let next = next.map(|entry| entry.cookie);
+    ahead.sweeps.borrow_mut().on_part(op.fid, came, next);
 }
 
 async fn know<W: World>(

@@ -5,7 +5,7 @@
 
 use super::decide::{Asked, decide};
 use super::tree::{Found, Tree, TreeView};
-use super::{changed, exposes, names_changed};
+use super::{changed, exposes, names_changed, root_of};
 use crate::base::codec::Bytes;
 use crate::base::{Attr, Errno, Fid, FileKind, Name, OpenId, SetAttr, Time};
 use crate::namespace::create::{self, Created, New};
@@ -204,7 +204,8 @@ impl Both {
                 is_writer: false,
             };
             let decided = decide(&view, &asked, &request).ok();
-            let decided = decided.and_then(|d| Some((self.tree.one_root(&d.change)?, d)));
+            let decided =
+                decided.and_then(|d| Some((root_of(&self.tree, &request, &d.change)?, d)));
             if let Some((root, decided)) = decided {
                 let real = self.real(&decided.request, len).map(|(reply, _)| reply);
                 let real = real.unwrap_or_else(|e| panic!("{request:?} is refused: {e}"));

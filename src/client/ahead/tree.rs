@@ -165,6 +165,15 @@ impl Tree {
         roots.all(|root| root == Some(first)).then_some(first)
     }
 
+    /// The same for a change that takes a name away: the file may be here by a
+    /// lock of its own, which it keeps if it has other names.
+    #[must_use]
+    pub fn each_root(&self, change: &Change) -> Option<Fid> {
+        let roots = change.inodes.iter().map(|(fid, _)| self.root_of(*fid));
+        let roots: Option<Vec<Fid>> = roots.collect();
+        roots?.first().copied().filter(|_| change.born.is_none())
+    }
+
     /// Carries out a change that the box will be asked for.
     pub fn apply(&mut self, change: Change, root: Fid) {
         let touched: Vec<Fid> = change.inodes.iter().map(|(fid, _)| *fid).collect();

@@ -293,6 +293,7 @@ pub fn asks<W: World>(
     let alone = wants::Alone {
         has: &|fid| import.ahead.has(fid),
         asks: &|fid| is_agreed && import.ahead.asks(fid, now),
+        clears: &|fid| is_agreed && import.ahead.clears(fid, now),
     };
     let wants = wants::of(&mut held, context, request, &alone);
     Asked {

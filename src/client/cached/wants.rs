@@ -27,6 +27,8 @@ pub struct Alone<'a> {
     pub has: &'a dyn Fn(Fid) -> bool,
     /// It changes it: should it?
     pub asks: &'a dyn Fn(Fid) -> bool,
+    /// It removes a name in it: should it?
+    pub clears: &'a dyn Fn(Fid) -> bool,
 }
 
 /// The bits that a client must have to itself to change a file by itself.
@@ -65,7 +67,7 @@ pub fn of(
                 alone_in(held, &mut wants, op.parent);
             }
         }
-        Request::Unlink(op) if (alone.asks)(op.parent) => {
+        Request::Unlink(op) if (alone.clears)(op.parent) => {
             alone_in(held, &mut wants, op.parent);
         }
         Request::Write(op) => {
@@ -94,7 +96,10 @@ pub fn of(
             missing(held, &mut wants, Of::Object, op.fid, SHOWN);
             if op.attrs {
                 let first = held.ask(ENTRIES_MAX);
-                wants.push(welcome(first, Of::Entries, SHOWN));
+                wants.push(match context.alone {
+                    true => whole(first, Of::Entries, all_of(FileKind::Regular)),
+                    false => welcome(first, Of::Entries, SHOWN),
+                });
             }
         }
         Request::Read(op) => {

@@ -32,7 +32,7 @@ pub use touch::{Touch, merged, of_change, of_edit};
 
 use super::session::Export;
 use super::{Incoming, Shard, meta};
-use crate::base::{Bits, Errno, Extent, Fid, LockId, Mode, Mono, TargetId};
+use crate::base::{Bits, Errno, Extent, Fid, FileKind, LockId, Mode, Mono, TargetId};
 use crate::dlm::bounds::{HOLD_OFF, OWN};
 use crate::dlm::{Growth, Holder, Limits, Outcome, Table, Want};
 use crate::wire::locks::Of;
@@ -206,20 +206,27 @@ pub fn grant_named<W: World>(
     }
 }
 
-/// Grants a welcome lock on the `nth` file that a listing of `dir` shows.
+/// Grants a welcome lock on the `nth` file that a listing of `dir` shows. A
+/// directory is given to nobody alone who has not looked into it.
 pub fn grant_entry<W: World>(
     shard: &Rc<Shard<W>>,
     export: &Export,
     incoming: &Incoming,
     dir: Fid,
-    (nth, fid): (usize, Fid),
+    (nth, fid, kind): (usize, Fid, FileKind),
 ) {
     let entries = |want: &&LockWant| want.of == Of::Entries;
     let want = incoming.asked.wants.iter().find(entries);
-    if let Some(want) = want.filter(|_| !shard.is_in_work(export.holder, dir, fid)) {
-        let lock = LockId(want.lock.0.saturating_add(nth as u64));
-        grant_one(shard, export, incoming, want, lock, fid);
+    let Some(want) = want.filter(|_| !shard.is_in_work(export.holder, dir, fid)) else {
+        return;
+    };
+    let lock = LockId(want.lock.0.saturating_add(nth as u64));
+    let mut want = *want;
+    if want.mode == Mode::Ex && kind == FileKind::Directory {
+        want.mode = Mode::Pr;
+        want.try_bits = want.try_bits.without(OPENED);
     }
+    grant_one(shard, export, incoming, &want, lock, fid);
 }
 
 fn grant_one<W: World>(

@@ -3,7 +3,7 @@
 use super::decide::{applied, decide_over, stage};
 use super::{FlashView, fids};
 use crate::base::codec::Bytes;
-use crate::base::{Bits, Errno, Fid, LockId, Lsn, Name, Slice, Time, Transno};
+use crate::base::{Bits, Errno, Fid, FileKind, LockId, Lsn, Name, Slice, Time, Transno};
 use crate::namespace::draft::Change;
 use crate::namespace::{Bounds, Caller, Ctx, Inode, Need, Stop, View};
 use crate::origin::is_reserved;
@@ -178,8 +178,8 @@ impl<'a, W: World> Call<'a, W> {
     }
 
     /// Grants a welcome lock on the `nth` file that a listing of `dir` shows.
-    pub fn grant_entry(&self, dir: Fid, nth: usize, fid: Fid) {
-        locks::grant_entry(self.shard, self.export, self.incoming, dir, (nth, fid));
+    pub fn grant_entry(&self, dir: Fid, file: (usize, Fid, FileKind)) {
+        locks::grant_entry(self.shard, self.export, self.incoming, dir, file);
     }
 
     /// Waits for what the client needs to hold of `fid` with the answer.

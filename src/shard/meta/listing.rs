@@ -208,6 +208,6 @@ fn shown_as<W: World>(
     if call.is_anothers(fid) {
         return Ok(Some(None));
     }
-    call.grant_entry(dir, found.nth, fid);
+    call.grant_entry(dir, (found.nth, fid, attr.kind));
     Ok(Some(Some(attr)))
 }
