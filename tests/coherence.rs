@@ -431,11 +431,13 @@ fn a_mount_is_small() {
 }
 
 /// One mount unpacks an archive while another lists what there is, over and
-/// over: no more than one callback for each directory and second.
+/// over: a callback for each directory and second, once it is known that both
+/// want it, and not one for each file.
 #[test]
 fn listing_what_is_being_unpacked_costs_a_callback_a_directory_and_second() {
     const DIRS: u64 = 5;
     const FILES: usize = 150;
+    const FIRST: u64 = 10;
     on_mounts("", 2, |site, m| {
         let source = site.path("source");
         for d in 0..DIRS {
@@ -472,8 +474,11 @@ fn listing_what_is_being_unpacked_costs_a_callback_a_directory_and_second() {
         });
         let calls = called_back(site) - before;
         let secs = begun.elapsed().as_secs() + 1;
-        // The root and the top directory are two more.
-        assert!(calls <= (DIRS + 2) * secs, "{calls} callbacks in {secs} s");
+        // The root and the top directory are two more. Each costs some at first:
+        // what its maker had to itself, and what was given to the other until
+        // both had come back for it.
+        let most = (DIRS + 2) * (FIRST + secs);
+        assert!(calls <= most, "{calls} callbacks in {secs} s");
         assert!(listed > 0);
         for d in 0..DIRS {
             assert_eq!(names(&m[1].join(format!("top/d{d}"))).len(), FILES);
