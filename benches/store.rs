@@ -2,7 +2,7 @@
 //! they cost in processor time, without a device.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use forebay::base::{Generation, Lsn, ShardId, Slice};
+use forebay::base::{Generation, Lsn, Pool, ShardId, Slice};
 use forebay::flash::Need;
 use forebay::flash::{Flash, Tx};
 use forebay::sim::{Sim, SimWorld};
@@ -150,12 +150,14 @@ fn recovery(c: &mut Criterion) {
         generation: Generation(1),
         segment_sequence: 1,
     };
+    let pool = Pool::new([1, 1, 1]);
     let mut group = c.benchmark_group("recovery");
     group.throughput(Throughput::Elements(200));
     group.bench_function("encode a group of 200", |b| {
-        b.iter(|| encode_group(black_box(&header), &records));
+        b.iter(|| encode_group(black_box(&header), &records, &pool));
     });
-    let (mut bytes, tail) = encode_group(&header, &records);
+    let (head, tail) = encode_group(&header, &records, &pool);
+    let mut bytes = head.to_vec();
     bytes.extend_from_slice(&tail);
     group.bench_function("parse a group of 200", |b| {
         b.iter_batched(

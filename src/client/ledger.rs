@@ -395,14 +395,29 @@ impl Ledger {
         }
     }
 
-    /// The newest change stays while others are on their way, since the next may
-    /// go with it: until they are answered, or something else is to be sent. The
-    /// box would not run it before.
+    /// Changes wait a moment for more. And the newest stays while others are on
+    /// their way, since the next may go with it: until they are answered, or
+    /// something else is to be sent. The box would not run it before.
     fn is_held(&self, pending: &Pending) -> bool {
         let is_newest = self.ahead.len() == 1;
-        let is_awaited = !self.waiting.is_empty() || !self.urgent.is_empty();
         let may_grow = || merge::may_grow(&pending.request.borrow(), pending.bytes());
-        self.ahead_sent > 0 && is_newest && !is_awaited && may_grow()
+        let stays = self.ahead_sent > 0 && is_newest && may_grow();
+        !self.is_awaited() && (self.ahead.waits_for_more() || stays)
+    }
+
+    /// Does somebody wait for what was answered ahead to be done?
+    fn is_awaited(&self) -> bool {
+        !self.waiting.is_empty() || !self.urgent.is_empty() || self.window.is_full()
+    }
+
+    /// Do changes wait for more of them, whose time is to be watched?
+    pub fn waits_for_more(&self) -> bool {
+        self.state == State::Full && self.ahead.waits_for_more()
+    }
+
+    /// What was answered ahead until now is sent by the next `pump`.
+    pub fn press(&mut self) {
+        self.ahead.press();
     }
 
     fn has_room(&self, pending: &Pending) -> bool {

@@ -432,7 +432,7 @@ fn tell_lost<W: World>(import: &Import<W>) {
 }
 
 /// What an answer makes possible: the end of replay, the next requests.
-fn advance<W: World>(import: &Import<W>) {
+fn advance<W: World>(import: &Rc<Import<W>>) {
     let replayed = {
         let ledger = import.ledger.borrow();
         ledger.state() == State::Replay && !ledger.is_replaying()
@@ -451,7 +451,7 @@ fn advance<W: World>(import: &Import<W>) {
     }
 }
 
-fn full<W: World>(import: &Import<W>, sender: &Sender<W::Conn>) {
+fn full<W: World>(import: &Rc<Import<W>>, sender: &Sender<W::Conn>) {
     import.enter(State::Full);
     for frame in import.ledger.borrow_mut().resends() {
         sender.push(frame);

@@ -155,6 +155,8 @@ struct Import<W: World> {
     lost: RefCell<Vec<LostChange>>,
     /// Lost requests that the log has told of.
     lost_told: Cell<u64>,
+    /// It is watched how long changes wait for more of them.
+    pressing: Cell<bool>,
     cached: Cached,
     ahead: Ahead,
 }
@@ -194,6 +196,7 @@ impl<W: World> Client<W> {
             next_open: Cell::new(1),
             lost: RefCell::default(),
             lost_told: Cell::new(0),
+            pressing: Cell::new(false),
             cached: Cached::beside(&ahead),
             ahead,
             world,
@@ -411,7 +414,7 @@ impl<W: World> Import<W> {
     }
 
     /// Sends what may be sent now.
-    fn pump(&self) {
+    fn pump(self: &Rc<Self>) {
         let link = self.link.borrow();
         let Some(link) = link.as_ref() else {
             return;
@@ -420,6 +423,15 @@ impl<W: World> Import<W> {
         self.cached.on_send(ledger.last_xid(), self.world.now());
         for frame in ledger.pump() {
             link.sender.push(frame);
+        }
+        if ledger.waits_for_more() && !self.pressing.replace(true) {
+            let import = Rc::clone(self);
+            self.world.spawn(async move {
+                import.world.sleep(unsent::MOMENT).await;
+                import.pressing.set(false);
+                import.ledger.borrow_mut().press();
+                import.pump();
+            });
         }
     }
 

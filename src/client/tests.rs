@@ -2,6 +2,7 @@
 //! The ledger against every order of events; the client over a network is
 //! tested together with the box's sessions.
 
+use super::call::Order;
 use super::ledger::{Ledger, Loss, State, Welcome};
 use super::{Call, CallError, Context, Options, Pending};
 use crate::base::codec::Bytes;
@@ -101,6 +102,19 @@ impl Desk {
         let pending = Pending::new(&self.me, request, payload);
         self.ledger.queue(&pending);
         Call(pending)
+    }
+
+    /// A change of the `n`th file that is answered ahead of the box.
+    fn ahead(&mut self, n: u32) {
+        let fid = Fid::new(1, 1000 + n);
+        let set = SetAttr {
+            mode: Some(0o600),
+            ..SetAttr::default()
+        };
+        let pending = Pending::new(&self.me, Request::Setattr(Setattr { fid, set }), None);
+        pending.order.set(Order::Ahead(0));
+        pending.touched.borrow_mut().push(fid);
+        assert!(self.ledger.queue_ahead(&pending, Ok((done(), None))));
     }
 
     fn write(&mut self, offset: u64, append: bool) -> Call {
@@ -483,4 +497,45 @@ fn a_handle_is_declared_on_each_connection_until_the_box_answers() {
     }
     let sent = read_back(d.ledger.declare(FILE));
     assert!(sent.is_empty(), "it was told on this connection");
+}
+
+/// What was answered ahead of the box goes in one send: when its moment is over,
+/// there is much of it, or somebody waits for the box.
+#[test]
+fn changes_wait_a_moment_for_more_of_them() {
+    let mut desk = Desk::new(1 << 20);
+    let ping = desk.call(Request::Ping(Empty {}), 0);
+    let xid = desk.pump()[0].xid;
+    let head = ReplyHead {
+        grant_bytes: 4 << 20,
+        ..ReplyHead::default()
+    };
+    desk.ledger.on_reply(xid, &head, Some(done()), None);
+    drop(ping);
+
+    (0..3).for_each(|n| desk.ahead(n));
+    assert!(desk.pump().is_empty() && desk.ledger.waits_for_more());
+    desk.ledger.press();
+    assert!(!desk.ledger.waits_for_more());
+    let sent = desk.pump().len();
+    assert_eq!(sent, 2, "their moment is over, but the newest may grow");
+
+    (10..12).for_each(|n| desk.ahead(n));
+    assert_eq!(desk.pump().len(), 1, "the newest of before is due");
+    let asking = desk.call(getattr(), 0);
+    asking.0.order.set(Order::After);
+    assert_eq!(desk.pump().len(), 3, "who asks waits for those before");
+
+    (20..148).for_each(|n| desk.ahead(n));
+    assert!(!desk.pump().is_empty(), "so many wait for no more");
+}
+
+/// A caller who waits for room waits for what is not sent.
+#[test]
+fn changes_that_fill_the_window_are_sent() {
+    let mut desk = Desk::new(1 << 20);
+    desk.ahead(0);
+    assert!(desk.pump().is_empty());
+    desk.ahead(1);
+    assert_eq!(desk.pump().len(), 2, "nothing is promised: one waits");
 }

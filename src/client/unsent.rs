@@ -1,6 +1,7 @@
 //! The changes that were answered ahead of the box and have not been sent, in
-//! their order. While they wait for a slot, the next change of the same file
-//! may go with the last one ([`merge`](super::merge)): one request does both.
+//! their order. They wait a moment for more, unless somebody waits for them: one
+//! send takes them all, and the next change of the same file may go with the
+//! last one ([`merge`](super::merge)), so that one request does both.
 //!
 //! What is merged takes the place of the earlier of the two. That passes only
 //! changes that touch none of its files, and nobody but this client, which knows
@@ -11,6 +12,14 @@ use super::merge;
 use super::window::Window;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::Duration;
+
+/// How long changes wait for more of them: some hundred fit in, and whoever
+/// wants them at the box has them sent at once.
+pub const MOMENT: Duration = Duration::from_millis(1);
+
+/// So many wait for no more.
+const FILLED: usize = 128;
 
 /// Changes that are looked at for the last one of a file.
 const LOOKED_AT: usize = 32;
@@ -19,39 +28,56 @@ const LOOKED_AT: usize = 32;
 const PARTS_MAX: usize = 256;
 
 #[derive(Default)]
-pub struct Unsent(VecDeque<Rc<Pending>>);
+pub struct Unsent {
+    changes: VecDeque<Rc<Pending>>,
+    /// Those queued up to this number have waited long enough.
+    due: u64,
+}
 
 impl Unsent {
     pub fn push(&mut self, pending: &Rc<Pending>) {
-        self.0.push_back(Rc::clone(pending));
+        self.changes.push_back(Rc::clone(pending));
     }
 
     #[must_use]
     pub fn front(&self) -> Option<&Rc<Pending>> {
-        self.0.front()
+        self.changes.front()
     }
 
     pub fn pop_front(&mut self) -> Option<Rc<Pending>> {
-        self.0.pop_front()
+        self.changes.pop_front()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Rc<Pending>> {
-        self.0.iter()
+        self.changes.iter()
     }
 
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.changes.len()
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.changes.is_empty()
+    }
+
+    /// All that are here are to be sent now.
+    pub fn press(&mut self) {
+        let newest = self.changes.back().map(|pending| pending.queued.get());
+        self.due = newest.unwrap_or(self.due);
+    }
+
+    /// Do the first of them wait for more?
+    #[must_use]
+    pub fn waits_for_more(&self) -> bool {
+        let is_due = |first: &Rc<Pending>| first.queued.get() <= self.due;
+        self.changes.len() < FILLED && self.front().is_some_and(|first| !is_due(first))
     }
 
     /// All of them; none is left.
     pub fn take(&mut self) -> VecDeque<Rc<Pending>> {
-        std::mem::take(&mut self.0)
+        std::mem::take(&mut self.changes)
     }
 
     /// Has `next` go with the last change of its file, if one request can do
@@ -97,7 +123,7 @@ impl Unsent {
     fn last_of(&self, next: &Pending) -> Option<&Rc<Pending>> {
         let touched = next.touched.borrow();
         let is_one = |fid: &crate::base::Fid| touched.contains(fid);
-        let mut last = self.0.iter().rev().take(LOOKED_AT);
+        let mut last = self.changes.iter().rev().take(LOOKED_AT);
         last.find(|pending| pending.touched.borrow().iter().any(is_one))
     }
 }

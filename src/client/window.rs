@@ -38,6 +38,12 @@ impl Window {
         self.granted.max(self.spent)
     }
 
+    /// Does a caller wait for room?
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// A request is answered ahead with what its `later` says.
     pub fn enter(&mut self, pending: &Rc<Pending>) {
         self.waiting.push_back(Rc::clone(pending));

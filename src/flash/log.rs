@@ -52,6 +52,9 @@ pub(super) struct Log {
     is_due: bool,
     has_timer: bool,
     segment_bytes: usize,
+    /// Memory that is used again: of one record, and of a group's.
+    record: Vec<u8>,
+    records: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -106,6 +109,8 @@ impl Log {
             is_due: false,
             has_timer: false,
             segment_bytes: segment_bytes as usize,
+            record: Vec::new(),
+            records: Vec::new(),
         }
     }
 
@@ -148,6 +153,7 @@ impl Log {
         let after = OpenGroup {
             offset: self.open.offset + len,
             first: Lsn(self.open.first.0 + u64::from(self.open.count)),
+            records: std::mem::take(&mut self.records),
             ..OpenGroup::default()
         };
         self.sealed.push_back(SealedGroup {
@@ -159,6 +165,12 @@ impl Log {
         });
         self.is_due = false;
         is_bare
+    }
+
+    /// The memory of a group that was written.
+    fn recycle(&mut self, sealed: SealedGroup) {
+        self.records = sealed.group.records;
+        self.records.clear();
     }
 
     /// The next group to write, if there is reason to write one.
@@ -179,7 +191,8 @@ impl Log {
 impl<W: World> State<W> {
     /// Puts a record into the open group and gives it its place in the order.
     pub fn journal(self: &Rc<Self>, change: &Record) -> Result<Lsn, Errno> {
-        let mut record = Vec::new();
+        let mut record = std::mem::take(&mut self.log.borrow_mut().record);
+        record.clear();
         push_record(&mut record, change);
         if record.len() > record_bytes_max(self.segment_bytes()) {
             return Err(Errno::EFBIG);
@@ -203,6 +216,7 @@ impl<W: World> State<W> {
             self.work.notify();
         }
         let needs_timer = !std::mem::replace(&mut log.has_timer, true);
+        log.record = record;
         drop(log);
         if needs_timer {
             self.spawn_timer();
@@ -384,7 +398,10 @@ impl<W: World> State<W> {
                 return;
             }
             match self.write_group(&group).await {
-                Ok(last) => self.on_durable(&group, last),
+                Ok(last) => {
+                    self.on_durable(&group, last);
+                    self.log.borrow_mut().recycle(group);
+                }
                 Err(errno) => return self.fence("journal", errno),
             }
         }
@@ -418,13 +435,13 @@ impl<W: World> State<W> {
             sealed.sequence,
             self.durable.get(),
         );
-        let (head, tail) = encode_group(&header, &group.records);
+        let (head, tail) = encode_group(&header, &group.records, self.world.pool());
         let mut parts = Vec::with_capacity(group.parts.len() + 3);
         parts.extend(sealed.header.clone());
-        parts.push(Slice::from(head));
+        parts.push(head);
         parts.extend(group.parts.iter().cloned());
         if !tail.is_empty() {
-            parts.push(Slice::from(tail));
+            parts.push(tail);
         }
         let offset = if sealed.header.is_some() {
             0

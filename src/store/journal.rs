@@ -14,7 +14,7 @@
 
 use super::record::Record;
 use crate::base::limits::BLOCK;
-use crate::base::{Codec, DecodeError, Generation, Lsn, Reader, ShardId, Writer};
+use crate::base::{Codec, DecodeError, Generation, Lsn, Pool, Reader, ShardId, Slice, Writer};
 use crate::record;
 
 /// Bytes of records that fit into the head block.
@@ -79,23 +79,32 @@ pub fn push_record(records: &mut Vec<u8>, tx: &Record) {
     records[at..at + 4].copy_from_slice(&len.to_le_bytes());
 }
 
-/// The head block and the tail blocks of a group.
+/// The head block and the tail blocks of a group, in memory of `pool`.
 #[must_use]
-pub fn encode_group(header: &GroupHeader, records: &[u8]) -> (Vec<u8>, Vec<u8>) {
+pub fn encode_group(header: &GroupHeader, records: &[u8], pool: &Pool) -> (Slice, Slice) {
     debug_assert_eq!(header.records_bytes as usize, records.len());
-    let mut w = Writer::default();
+    let mut w = Writer::over(Vec::with_capacity(BLOCK - HEAD_ROOM));
     w.bytes(&MAGIC);
     w.zeros(4);
     header.encode(&mut w);
-    let mut head = w.into_vec();
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&head[8..]), records);
-    head[4..8].copy_from_slice(&crc.to_le_bytes());
+    let mut own = w.into_vec();
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&own[8..]), records);
+    own[4..8].copy_from_slice(&crc.to_le_bytes());
     let (front, rest) = records.split_at(records.len().min(HEAD_ROOM));
-    head.extend_from_slice(front);
-    head.resize(BLOCK, 0);
-    let mut tail = rest.to_vec();
-    tail.resize(rest.len().next_multiple_of(BLOCK), 0);
-    (head, tail)
+    (blocks(&[&own, front], pool), blocks(&[rest], pool))
+}
+
+/// Whole blocks: the parts, and zeros after them.
+fn blocks(parts: &[&[u8]], pool: &Pool) -> Slice {
+    let len: usize = parts.iter().map(|part| part.len()).sum();
+    let mut buf = pool.take(len.next_multiple_of(BLOCK));
+    let mut at = 0;
+    for part in parts {
+        buf[at..at + part.len()].copy_from_slice(part);
+        at += part.len();
+    }
+    buf[at..].fill(0);
+    buf.freeze()
 }
 
 /// A group as it was found.
@@ -222,7 +231,8 @@ mod tests {
             records_bytes: u32::try_from(records.len()).expect("few"),
             data_bytes: u32::try_from(data).expect("few"),
         };
-        let (mut bytes, tail) = encode_group(&header, &records);
+        let (head, tail) = encode_group(&header, &records, &Pool::new([1, 1, 1]));
+        let mut bytes = head.to_vec();
         bytes.resize(BLOCK + data, 0xda);
         bytes.extend_from_slice(&tail);
         (header, txs, bytes)

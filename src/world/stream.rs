@@ -263,7 +263,10 @@ impl<C> Outbox<C> {
 /// The sending task.
 async fn drain<W: World>(world: W, sender: Sender<W::Conn>) {
     let outbox = &sender.0;
+    // The same memory for each batch.
+    let mut run = Vec::new();
     loop {
+        run.shrink_to(RUN_KEPT);
         while outbox.queue.borrow().is_empty() && !outbox.closed.get() {
             outbox.filled.wait().await;
         }
@@ -273,7 +276,7 @@ async fn drain<W: World>(world: W, sender: Sender<W::Conn>) {
         // The other tasks of this turn add their frames to the same send.
         world.yield_now().await;
         let mut frames = std::mem::take(&mut *outbox.queue.borrow_mut()).into_iter();
-        while let Some(batch) = Batch::of(world.pool(), &mut frames) {
+        while let Some(batch) = Batch::of(world.pool(), &mut run, &mut frames) {
             let bytes = batch.bytes;
             let parts = batch.rest(outbox.conn.as_ref(), world.pool());
             if !parts.is_empty() && outbox.conn.send(parts).await.is_err() {
@@ -285,27 +288,32 @@ async fn drain<W: World>(world: W, sender: Sender<W::Conn>) {
     }
 }
 
+/// Memory that a quiet connection keeps for its next batch.
+const RUN_KEPT: usize = 2 << 10;
+
 /// What one send takes.
-struct Batch {
+struct Batch<'a> {
     parts: Vec<Slice>,
     /// Frames and small payloads copied together, after `parts`.
-    run: Vec<u8>,
+    run: &'a mut Vec<u8>,
     bytes: usize,
 }
 
-impl Batch {
-    fn of(pool: &Pool, frames: &mut impl Iterator<Item = Frame>) -> Option<Batch> {
+impl<'a> Batch<'a> {
+    fn of(
+        pool: &Pool,
+        run: &'a mut Vec<u8>,
+        frames: &mut impl Iterator<Item = Frame>,
+    ) -> Option<Batch<'a>> {
+        run.clear();
         let mut batch = Batch {
             parts: Vec::new(),
-            run: Vec::new(),
+            run,
             bytes: 0,
         };
         for frame in frames {
             batch.bytes += frame.len();
-            match batch.run.is_empty() {
-                true => batch.run = frame.bytes,
-                false => batch.run.extend_from_slice(&frame.bytes),
-            }
+            batch.run.extend_from_slice(&frame.bytes);
             for part in frame.payload {
                 if part.len() <= COPY_MAX {
                     batch.run.extend_from_slice(&part);
@@ -324,11 +332,7 @@ impl Batch {
     /// The parts that are left to send, once the stream took what it takes at once.
     fn rest(mut self, conn: &impl Conn, pool: &Pool) -> Vec<Slice> {
         let is_short = self.parts.is_empty() && self.run.len() <= AT_ONCE_MAX;
-        let sent = if is_short {
-            conn.try_send(&self.run)
-        } else {
-            0
-        };
+        let sent = if is_short { conn.try_send(self.run) } else { 0 };
         self.close_run(pool, sent);
         self.parts
     }
@@ -405,7 +409,8 @@ mod tests {
             let conn = Taking(takes, RefCell::default());
             let mut queue = frames();
             let mut sent = 0;
-            while let Some(batch) = Batch::of(&pool, &mut queue) {
+            let mut run = Vec::new();
+            while let Some(batch) = Batch::of(&pool, &mut run, &mut queue) {
                 sent += batch.bytes;
                 for part in batch.rest(&conn, &pool) {
                     conn.1.borrow_mut().extend_from_slice(&part);

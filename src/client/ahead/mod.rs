@@ -622,7 +622,9 @@ pub fn on_ending<W: World>(import: &Import<W>, fid: Fid) -> Vec<Fid> {
 
 /// Ends when the box has done all that was answered under locks that have begun
 /// to end.
-pub async fn caught_up<W: World>(import: &Import<W>) {
+pub async fn caught_up<W: World>(import: &Rc<Import<W>>) {
+    import.ledger.borrow_mut().press();
+    import.pump();
     import.ahead.caught_up().await;
 }
 
