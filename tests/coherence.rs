@@ -430,6 +430,32 @@ fn a_mount_is_small() {
     });
 }
 
+/// What a kernel keeps of a listing ends with the lock that it rests on, and with
+/// its own changes.
+#[test]
+fn a_listing_that_is_kept_shows_every_change() {
+    on_mounts("", 2, |_, m| {
+        let dirs = [m[0].join("d"), m[1].join("d")];
+        fs::create_dir(&dirs[0]).unwrap();
+        for n in 0..40 {
+            fs::write(dirs[0].join(format!("there{n}")), b"x").unwrap();
+        }
+        for n in 0..100 {
+            let (own, other) = (&dirs[n % 2], &dirs[1 - n % 2]);
+            let name = format!("new{n}");
+            fs::write(own.join(&name), b"x").unwrap();
+            for _ in 0..3 {
+                assert_eq!(names(other).len(), 41, "{n}");
+                assert!(names(own).contains(&name), "{n}");
+            }
+            fs::remove_file(other.join(&name)).unwrap();
+            for dir in [own, other, own, other] {
+                assert_eq!(names(dir).len(), 40, "{n}");
+            }
+        }
+    });
+}
+
 /// One mount unpacks an archive while another lists what there is, over and
 /// over: a callback for each directory and second, once it is known that both
 /// want it, and not one for each file.

@@ -9,9 +9,10 @@
 
 use super::Options;
 use super::cached::is_acl;
-use super::call::{Call, CallError, Context, Cred, Order, Outcome, Part, Pending};
+use super::call::{Call, CallError, Context, Cred, Order, Outcome, Pending};
 use super::creds::Creds;
 use super::handles::Handles;
+use super::lost::{Loss, changes};
 use super::merge;
 use super::unsent::Unsent;
 use super::window::Window;
@@ -87,46 +88,6 @@ pub enum Welcome {
     Recover,
     /// The box knows nothing of the client any more, and this is lost.
     Evicted(Loss),
-}
-
-/// A change that was answered, and has not come to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LostChange {
-    pub request: Request,
-    /// What was to be written, if that is little.
-    pub bytes: Option<Vec<u8>>,
-}
-
-impl LostChange {
-    /// Bytes that are kept for who asks.
-    const BYTES_MAX: usize = 256;
-
-    /// The changes that a request was to make.
-    pub(super) fn of(pending: &Pending) -> Vec<LostChange> {
-        let parts = pending.parts.borrow();
-        match parts.is_empty() {
-            true => vec![LostChange::part(&Part::of(pending))],
-            false => parts.iter().map(LostChange::part).collect(),
-        }
-    }
-
-    fn part(part: &Part) -> LostChange {
-        let is_little = |bytes: &&Slice| bytes.len() <= LostChange::BYTES_MAX;
-        let bytes = part.payload.as_ref().filter(is_little);
-        LostChange {
-            request: part.request.clone(),
-            bytes: bytes.map(|b| b.to_vec()),
-        }
-    }
-}
-
-/// What an eviction cost.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Loss {
-    /// Files that lost changes which were not on flash yet.
-    pub files: BTreeSet<Fid>,
-    /// Changes that were answered ahead of the box, in their order.
-    pub ahead: Vec<LostChange>,
 }
 
 /// State changes that are kept.
@@ -923,15 +884,6 @@ impl Ledger {
     }
 }
 
-impl Loss {
-    fn note(&mut self, pending: &Pending) {
-        self.files.extend(changes(&pending.request.borrow()));
-        if pending.is_ahead() {
-            self.ahead.extend(LostChange::of(pending));
-        }
-    }
-}
-
 /// What goes ahead of calls that wait: what others wait for who hold slots
 /// themselves. A page that is written back ends a callback (C7), and a size
 /// change lets pages be written (C16).
@@ -951,19 +903,6 @@ fn is_page(context: &Context) -> bool {
 fn closes(pending: &Pending) -> Option<OpenId> {
     match &*pending.request.borrow() {
         Request::Close(close) => Some(close.open),
-        _ => None,
-    }
-}
-
-/// The file that a request makes, or whose bytes it changes.
-fn changes(request: &Request) -> Option<Fid> {
-    match request {
-        Request::Write(r) => Some(r.fid),
-        Request::Fallocate(r) => Some(r.fid),
-        Request::CopyRange(r) => Some(r.to),
-        Request::Setattr(r) => Some(r.fid),
-        // Known once it was answered.
-        Request::Create(r) if !r.fid.is_none() => Some(r.fid),
         _ => None,
     }
 }

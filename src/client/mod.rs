@@ -24,6 +24,7 @@ mod filelocks;
 mod handles;
 mod ledger;
 mod link;
+mod lost;
 mod merge;
 
 pub use above::{Above, Ending, Terms};
@@ -34,7 +35,8 @@ mod window;
 use call::Pending;
 pub use call::{Call, CallError, Context, Cred, Fill, Outcome};
 pub use filelocks::LockCall;
-pub use ledger::{Counters, LostChange, State, Transition};
+pub use ledger::{Counters, State, Transition};
+pub use lost::LostChange;
 
 use crate::base::{Attr, ClientId, Fid, Name, OpenId, Slice};
 use crate::wire::{ConnectReply, Features, Request};
@@ -43,6 +45,7 @@ use crate::world::sync::Signal;
 use crate::world::{Level, World};
 use ahead::Ahead;
 use cached::Cached;
+pub use cached::Remembered;
 use ledger::Ledger;
 use link::Link;
 use std::cell::{Cell, RefCell};
@@ -316,6 +319,12 @@ impl<W: World> Client<W> {
             Some(found) => found == fid,
             None => self.0.cached.is_known(dir, name, fid),
         }
+    }
+
+    /// The listing of `dir` that is remembered under its lock.
+    #[must_use]
+    pub fn listing(&self, dir: Fid) -> Option<Remembered> {
+        self.0.cached.listing(dir, self.0.world.now())
     }
 
     /// Whether names and attributes are kept under locks.

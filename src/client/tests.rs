@@ -3,7 +3,8 @@
 //! tested together with the box's sessions.
 
 use super::call::Order;
-use super::ledger::{Ledger, Loss, State, Welcome};
+use super::ledger::{Ledger, State, Welcome};
+use super::lost::Loss;
 use super::{Call, CallError, Context, Options, Pending};
 use crate::base::codec::Bytes;
 use crate::base::{

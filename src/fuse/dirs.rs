@@ -96,6 +96,12 @@ impl Dirs {
         self.last
     }
 
+    /// Has the directory a handle?
+    #[must_use]
+    pub fn is_open(&self, nodeid: u64) -> bool {
+        self.of.contains_key(&nodeid)
+    }
+
     pub fn close(&mut self, fh: u64) {
         self.open.remove(&fh);
         self.ahead.remove(&fh);

@@ -2,7 +2,7 @@
 //! a drain. `Client` is the real one; tests serve a tree from memory.
 
 use crate::base::{Attr, Errno, Fid, Name, OpenId, Slice};
-use crate::client::{Above, Client, Context, LockCall, Terms};
+use crate::client::{Above, Client, Context, LockCall, Remembered, Terms};
 use crate::wire::{Features, Reply, Request};
 use crate::world::World;
 use crate::world::sync::Signal;
@@ -74,6 +74,11 @@ pub trait Upstream: 'static {
     fn is_current(&self, _dir: Fid, _name: &Name, _fid: Option<Fid>) -> bool {
         true
     }
+    /// The listing of `dir` that the client has under its locks, and would answer
+    /// from.
+    fn listing(&self, _dir: Fid) -> Option<Remembered> {
+        None
+    }
     /// `fid` was opened so that it may be mapped: [`Above::grown`] is to be
     /// called whenever others make it longer.
     fn watch(&self, _fid: Fid) {}
@@ -144,6 +149,10 @@ impl<W: World> Upstream for Client<W> {
 
     fn is_current(&self, dir: Fid, name: &Name, fid: Option<Fid>) -> bool {
         self.is_known(dir, name, fid)
+    }
+
+    fn listing(&self, dir: Fid) -> Option<Remembered> {
+        Client::listing(self, dir)
     }
 
     fn watch(&self, fid: Fid) {

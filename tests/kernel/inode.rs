@@ -2,6 +2,7 @@
 //! pages.
 
 use crate::linux::no_attr;
+use crate::listing::Collected;
 use crate::locks::Rwsem;
 use forebay::base::{Mono, Name};
 use forebay::fuse::abi::output::FuseAttr;
@@ -32,6 +33,9 @@ pub struct Inode {
     /// Names whose invalidation waits for the semaphore, once for each.
     pub to_drop: RefCell<Vec<Name>>,
     pub looked_up: Signal,
+    /// `i_version`: own changes of a directory.
+    pub changes: Cell<u64>,
+    pub collected: RefCell<Collected>,
     /// The page cache.
     pub pages: RefCell<BTreeMap<u64, Rc<Folio>>>,
     /// `writectr`: page WRITEs under way; far below zero, none may begin.
@@ -95,6 +99,8 @@ impl Inode {
             in_lookup: RefCell::default(),
             to_drop: RefCell::default(),
             looked_up: Signal::default(),
+            changes: Cell::new(0),
+            collected: RefCell::default(),
             pages: RefCell::default(),
             writing: Cell::new(0),
             queued: RefCell::default(),

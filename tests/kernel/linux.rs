@@ -69,6 +69,8 @@ pub struct Counts {
     /// Names, attributes and pages that were used without asking.
     pub hits: Cell<u64>,
     pub notices: Cell<u64>,
+    /// Listings that were used again.
+    pub kept: Cell<u64>,
     /// Dirty pages written for an invalidation.
     pub laundered: Cell<u64>,
     pub stops: Cell<u64>,

@@ -96,6 +96,9 @@ impl Linux {
             } => {
                 let inode = self.find(*nodeid).ok_or(Errno::ENOENT)?;
                 self.invalidate_attrs(&inode);
+                if inode.is_dir {
+                    inode.collected.borrow_mut().drop_pages();
+                }
                 let last = match *len {
                     0 => u64::MAX,
                     len => (offset + len - 1).cast_unsigned() >> 12,

@@ -308,6 +308,7 @@ impl Linux {
     }
 
     fn dir_changed(&self, dir: &Inode) {
+        dir.changes.set(dir.changes.get() + 1);
         self.invalidate_attrs(dir);
     }
 }

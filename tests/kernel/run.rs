@@ -90,6 +90,7 @@ pub struct Sum {
     pub records: usize,
     pub requests: u64,
     pub hits: u64,
+    pub kept: u64,
     pub notices: u64,
     pub laundered: u64,
     pub stops: u64,
@@ -112,6 +113,7 @@ impl Sum {
         self.records += one.records;
         self.requests += one.requests;
         self.hits += one.hits;
+        self.kept += one.kept;
         self.notices += one.notices;
         self.laundered += one.laundered;
         self.stops += one.stops;
@@ -288,6 +290,7 @@ pub fn run(seed: u64, plan: Plan) -> Result<Sum, String> {
         records: records.values().map(Vec::len).sum(),
         requests: total(|l| l.counts.requests.get()),
         hits: total(|l| l.counts.hits.get()),
+        kept: total(|l| l.counts.kept.get()),
         notices: total(|l| l.counts.notices.get()),
         laundered: total(|l| l.counts.laundered.get()),
         stops: total(|l| l.counts.stops.get()),

@@ -165,7 +165,10 @@ impl Worker {
     async fn deed(&self) -> Done {
         match (self.role, self.below(8)) {
             (Role::Looks, 0..3) => self.look_up().await,
-            (Role::Looks, 3) => self.list().await,
+            (Role::Looks, 3) => {
+                self.list().await?;
+                self.list().await
+            }
             (Role::Looks, 4..6) => self.look_at().await,
             (Role::Looks, _) => self.read().await,
             (Role::Names, 0..2) => self.put().await,
@@ -282,18 +285,33 @@ impl Worker {
             .await
     }
 
-    /// A listing is no single instant, and so not noted; what it brings to the
-    /// caches is used by others.
+    /// Each name is in one part of a listing, and so as it was at one instant
+    /// since the directory was opened.
     async fn list(&self) -> Done {
-        let listed = async { self.linux.readdir(&self.dir(Object::Name(0)).await?).await };
+        self.note_lost();
         let what = format!("a listing by {}", self.linux.mount);
         let called = self.run.begin(self.linux.now(), what.clone());
+        let listed = async { self.linux.readdir(&self.dir(Object::Name(0)).await?).await };
         let listed = listed.await;
-        self.run.end(self.linux.now(), called);
-        match listed {
-            Err(errno) if !is_trouble(self.run.plan, errno) => Err(format!("{what}: {errno}")),
-            _ => Ok(()),
+        let returned = self.run.end(self.linux.now(), called);
+        let listed = match listed {
+            Ok(listed) => listed,
+            Err(errno) if is_trouble(self.run.plan, errno) => return Ok(()),
+            Err(errno) => return Err(format!("{what}: {errno}")),
+        };
+        for n in 0..Place::NAMES {
+            let name = Worker::shared_name(n);
+            let found = listed.iter().find(|(other, _)| *other == name.as_bytes());
+            let record = Record {
+                client: self.machine,
+                called,
+                returned,
+                deed: Deed::Read(found.map_or(0, |(_, ino)| *ino)),
+            };
+            self.linux.say(|| format!("{name} listed: {record:?}"));
+            self.run.note(Object::Name(n), record);
         }
+        Ok(())
     }
 
     /// A file of its own, moved over the shared name.

@@ -27,6 +27,8 @@ struct Entry {
 
 #[derive(Debug)]
 struct Dir {
+    /// No two listings have the same.
+    number: u64,
     entries: Vec<Entry>,
     parent: Fid,
     parent_ino: u64,
@@ -42,6 +44,15 @@ pub struct Listings {
     /// In the order in which they began.
     queue: VecDeque<Fid>,
     entries: usize,
+    last: u64,
+}
+
+/// What is remembered of one listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// Another number, and it is another listing.
+    pub number: u64,
+    pub is_whole: bool,
 }
 
 impl Listings {
@@ -50,7 +61,9 @@ impl Listings {
     pub fn on_part(&mut self, asked: &Readdir, part: &Listing) {
         if asked.cookie == 0 {
             self.forget(asked.fid);
+            self.last += 1;
             let dir = Dir {
+                number: self.last,
                 entries: Vec::new(),
                 parent: part.parent,
                 parent_ino: part.parent_ino,
@@ -77,6 +90,15 @@ impl Listings {
         dir.is_whole = part.end;
         self.entries += part.entries.len();
         self.shrink();
+    }
+
+    /// What is remembered of the listing of `dir`, in parts or whole.
+    #[must_use]
+    pub fn remembered(&self, dir: Fid) -> Option<Remembered> {
+        self.dirs.get(&dir).map(|dir| Remembered {
+            number: dir.number,
+            is_whole: dir.is_whole,
+        })
     }
 
     /// The answer to `asked`; `None` if the directory is not known as a whole,
@@ -150,7 +172,10 @@ impl Listings {
     }
 
     pub fn clear(&mut self) {
-        *self = Listings::default();
+        *self = Listings {
+            last: self.last,
+            ..Listings::default()
+        };
     }
 
     /// The oldest go first; one that is too long by itself goes, too.

@@ -32,6 +32,7 @@ mod xattrs;
 pub use ends::{claim, give_up, on_callback, on_evicted, on_restarted, watch};
 pub use fetch::{on_lookup, on_read};
 pub use growth::watch as watch_growth;
+pub use listings::Remembered;
 pub use recall::Wrote;
 pub use xattrs::is_acl;
 
@@ -179,6 +180,15 @@ impl Cached {
     #[must_use]
     pub fn attr(&self, fid: Fid) -> Option<Attr> {
         attr(self, fid)
+    }
+
+    /// The listing of `dir` that is remembered under its lock.
+    #[must_use]
+    pub fn listing(&self, dir: Fid, now: Mono) -> Option<Remembered> {
+        if !self.is_within_lease(now) || !self.held.borrow().bits(dir).has(Bits::UPDATE) {
+            return None;
+        }
+        self.listings.borrow().remembered(dir)
     }
 
     /// Is it known, under a lock, that `name` leads to this file, or (`None`)

@@ -50,6 +50,9 @@ pub mod fopen {
     pub const DIRECT_IO: u32 = 1 << 0;
     /// The pages that the kernel has of the file are good.
     pub const KEEP_CACHE: u32 = 1 << 1;
+    /// The kernel keeps the listing that it reads by this handle, and may use the
+    /// one it has, if it is good (with KEEP_CACHE).
+    pub const CACHE_DIR: u32 = 1 << 3;
     /// Writes of one file need not wait for each other.
     pub const PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
 }

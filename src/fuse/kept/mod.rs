@@ -1,5 +1,6 @@
 //! What the kernel may still believe: the names it was given (`names`), until
-//! when it trusts attributes, and of which files it may hold pages (`pages`).
+//! when it trusts attributes, of which files it may hold pages (`pages`), and of
+//! which directories a listing (`lists`).
 //! Each reply that says how long it is good for is entered here before it is
 //! sent, so that taking back finds all there is to take back; what the kernel
 //! drops by itself stays until it expires or its node is forgotten.
@@ -9,11 +10,13 @@
 //!
 //! Architecture invariant: nothing here talks to the kernel; `takeback` does.
 
+pub mod lists;
 pub mod names;
 pub mod pages;
 pub mod races;
 
 use crate::base::{Mono, NumberMap};
+use lists::Lists;
 use names::Names;
 use pages::Pages;
 use races::Races;
@@ -22,6 +25,7 @@ use std::time::Duration;
 /// The beliefs of one mount's kernel, by node number.
 #[derive(Default)]
 pub struct Kept {
+    pub lists: Lists,
     pub names: Names,
     pub pages: Pages,
     pub races: Races,
@@ -58,6 +62,7 @@ impl Kept {
     /// The kernel gave the node back, and with it all that it believed of it.
     pub fn forget(&mut self, nodeid: u64) {
         self.attrs.remove(&nodeid);
+        self.lists.forget(nodeid);
         self.names.forget(nodeid);
         self.pages.forget(nodeid);
     }

@@ -2,6 +2,7 @@
 
 use crate::base::{Codec, Errno};
 use crate::client::Terms;
+use crate::fuse::abi::flag::fopen;
 use crate::fuse::abi::input::{ReadIn, ReleaseIn};
 use crate::fuse::abi::output::{Dirent, Listing, OpenOut};
 use crate::fuse::dirs::{Batch, DOTS, Fetched, offset};
@@ -20,11 +21,26 @@ use crate::world::World;
 impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     /// Known to this mount alone: a listing needs no open at the box.
     pub(super) fn on_opendir(&self, from: &Origin) -> Result<Outcome, Errno> {
-        self.node(from.head.nodeid)?;
-        let fh = self.dirs.borrow_mut().open(from.head.nodeid);
+        let nodeid = from.head.nodeid;
+        let node = self.node(nodeid)?;
+        let mut dirs = self.dirs.borrow_mut();
+        let is_alone = !dirs.is_open(nodeid);
+        let fh = dirs.open(nodeid);
+        let remembered = self.upstream.listing(node.fid);
+        let lists = &mut self.kept.borrow_mut().lists;
+        let open_flags = match is_alone {
+            true if lists.open(fh, nodeid, remembered, self.world.now()) => {
+                fopen::CACHE_DIR | fopen::KEEP_CACHE
+            }
+            true => fopen::CACHE_DIR,
+            false => {
+                lists.spoil(nodeid);
+                0
+            }
+        };
         let out = OpenOut {
             fh,
-            open_flags: 0,
+            open_flags,
             backing: 0,
         };
         Ok(Outcome::Bytes(out.to_vec()))
@@ -32,7 +48,9 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
 
     pub(super) fn on_releasedir(&self, args: ReleaseIn) -> Result<Outcome, Errno> {
         self.dirs.borrow_mut().close(args.fh);
-        self.kept.borrow_mut().names.taken_in(args.fh);
+        let mut kept = self.kept.borrow_mut();
+        kept.names.taken_in(args.fh);
+        kept.lists.close(args.fh);
         Ok(Outcome::Done)
     }
 
@@ -85,7 +103,12 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
         if !batch.end && args.offset != 0 {
             self.fetch_ahead(from, node, args.fh, &batch);
         }
+        let range = (args.offset, batch.at);
+        let is_end = batch.end && out.is_empty();
         self.dirs.borrow_mut().keep(args.fh, batch);
+        let remembered = self.upstream.listing(node.fid);
+        let lists = &mut self.kept.borrow_mut().lists;
+        lists.on_answer(args.fh, range, is_end, remembered, self.world.now());
         Ok(Outcome::Bytes(out.into_bytes()))
     }
 

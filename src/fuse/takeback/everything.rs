@@ -21,6 +21,10 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
             self.kept.borrow_mut().pages.condemn(*nodeid);
         }
         self.lose_pages(nodes, at, &latch);
+        let listed = self.kept.borrow().lists.all();
+        for nodeid in listed {
+            self.take_list(nodeid, &latch);
+        }
         let (session, part) = (Rc::clone(self), latch.part());
         self.spawn(async move {
             session.take_all_attrs().await;

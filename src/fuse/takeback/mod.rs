@@ -86,6 +86,9 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
             held.extend(self.kept.borrow().names.absent_in(nodeid));
         }
         self.take_names(held, &latch);
+        if bits.has(Bits::UPDATE) {
+            self.take_list(nodeid, &latch);
+        }
         if bits.has(Bits::DATA) && self.kept.borrow().pages.has(nodeid) {
             let (session, part) = (Rc::clone(self), latch.part());
             self.spawn(async move {
@@ -94,6 +97,26 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
             });
         }
         Box::pin(async move { latch.ended().await })
+    }
+
+    /// The pages of a listing, for handles that may use them: who opens another
+    /// is told not to. None of them is ever dirty, or locked for longer than it
+    /// takes to copy names.
+    pub(super) fn take_list(self: &Rc<Self>, nodeid: u64, latch: &Rc<Latch>) {
+        if self.is_unmounted() || !self.kept.borrow_mut().lists.take(nodeid) {
+            return;
+        }
+        let all = Notice::Pages {
+            nodeid,
+            offset: 0,
+            len: 0,
+        };
+        let (told, part) = (self.notices.post(all, None), latch.part());
+        self.spawn(async move {
+            // ENOENT: the kernel has no such node, and no pages of it.
+            let _ = told.get().await;
+            drop(part);
+        });
     }
 
     /// Attributes and ACLs. A reply that named the node first is perhaps not
