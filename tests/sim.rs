@@ -11,6 +11,8 @@ mod crowd;
 mod disk;
 #[path = "sim/executor.rs"]
 mod executor;
+#[path = "sim/glimpse.rs"]
+mod glimpse;
 #[path = "sim/lives.rs"]
 mod lives;
 #[path = "sim/net.rs"]

@@ -37,6 +37,8 @@ pub struct Context {
     pub fetches: bool,
     /// The files that a listing shows are asked for to oneself.
     pub alone: bool,
+    /// A Getattr is to bring the lock that tells of the file's growth.
+    pub watches: bool,
 }
 
 /// What a READ is for: an answer that is kept above the client needs a lock
@@ -65,6 +67,7 @@ impl Context {
             fill: Fill::No,
             fetches: false,
             alone: false,
+            watches: false,
         }
     }
 

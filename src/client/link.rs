@@ -354,6 +354,9 @@ async fn run<W: World>(import: &Rc<Import<W>>, fresh: Fresh<W>) -> StreamError {
             Content::Callback(head, Callback::Growing(growing)) => {
                 cached::on_callback(import, &head, Some(growing));
             }
+            Content::Callback(head, Callback::Glimpse(asked)) => {
+                ahead::on_glimpse(import, &head, &asked);
+            }
             Content::EarlyReply(_) | Content::Callback(..) => {}
             _ => {
                 let why = "a frame that only a client sends, or that was not agreed";
@@ -387,6 +390,7 @@ async fn greet<W: World>(
         ),
     );
     import.file_locks.borrow_mut().on_connected();
+    import.ahead.on_connected();
     match welcome {
         Welcome::Continue => full(import, sender),
         Welcome::Recover => {

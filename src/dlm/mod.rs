@@ -41,7 +41,7 @@ pub use filelocks::{
 };
 pub use request::{
     Blocking, Claim, ConvertError, Event, Grant, Growth, Held, Holder, Listed, Outcome, Refusal,
-    Want, is_own,
+    Sole, Want, is_own,
 };
 pub use table::Table;
 

@@ -1,7 +1,7 @@
 //! What a table tells without being changed.
 
 use super::granted::Lock;
-use super::request::{Blocking, Grant, Held, Holder, Listed};
+use super::request::{Blocking, Grant, Held, Holder, Listed, Sole};
 use super::resource::Rank;
 use super::table::{Table, shape_of};
 use crate::base::{Bits, Extent, Fid, LockId, Mode, Mono};
@@ -115,6 +115,26 @@ impl Table {
         self.files
             .find(fid)
             .is_some_and(|r| r.must_wait(holder, &shape, usize::MAX, Rank::Ahead))
+    }
+
+    /// The one lock that keeps an operation from looking at a file, if that is a
+    /// client's on all of that for itself alone, and is not called back: its holder
+    /// knows what the file is like, and nobody waits for it to give up anything.
+    #[must_use]
+    pub fn sole(&self, holder: Holder, fid: Fid, mode: Mode, bits: Bits) -> Option<Sole> {
+        let shape = shape_of(mode, bits, Extent::ALL, 0);
+        let resource = self.files.find(fid)?;
+        let mut others = resource.granted.in_way_of(holder, shape);
+        let lock = others.next()?;
+        let is_sole = others.next().is_none()
+            && !lock.is_own()
+            && lock.mode() == Mode::Ex
+            && lock.bits().has(bits);
+        let is_called = !self.calls.called((lock.holder, fid, lock.id)).is_empty();
+        (is_sole && !is_called).then_some(Sole {
+            holder: lock.holder,
+            lock: lock.id,
+        })
     }
 
     /// Clients that may have unsent bytes of a file, to ask for its size. Each

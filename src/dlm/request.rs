@@ -198,6 +198,13 @@ pub struct Held {
     pub modes: u8,
 }
 
+/// A client that has a file to itself, and by which lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sole {
+    pub holder: Holder,
+    pub lock: LockId,
+}
+
 /// One line of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listed {

@@ -28,14 +28,17 @@ pub enum Event {
     BytesRefetched,
     /// A client was asked to give up a lock.
     CalledBack,
+    /// A client said what a file is like that it has to itself, and kept it.
+    Glimpsed,
 }
 
 impl Event {
-    const ALL: [(Event, &str); 4] = [
+    const ALL: [(Event, &str); 5] = [
         (Event::ClientEvicted, "clients evicted"),
         (Event::RecordDamaged, "damaged records met"),
         (Event::BytesRefetched, "damaged ranges fetched again"),
         (Event::CalledBack, "locks called back"),
+        (Event::Glimpsed, "glimpses"),
     ];
 }
 
@@ -90,6 +93,7 @@ mod tests {
             "damaged records met": 2,
             "damaged ranges fetched again": 0,
             "locks called back": 0,
+            "glimpses": 0,
             "requests": 5,
             "refused": { format!("{:?}", Errno::EROFS): 2, format!("{:?}", Errno::ESTALE): 1 },
         });

@@ -108,6 +108,7 @@ fn is_change(request: &Request) -> bool {
         | Request::Cancel(_)
         | Request::Claim(_)
         | Request::Raised(_)
+        | Request::Glimpsed(_)
         | Request::Setlk(_)
         | Request::Getlk(_)
         | Request::Unwait(_)
@@ -167,7 +168,8 @@ async fn handle<W: World>(call: &Call<'_, W>) -> Result<Outgoing, Errno> {
         | Request::Abandon(_)
         | Request::Cancel(_)
         | Request::Claim(_)
-        | Request::Raised(_) => Ok(done()),
+        | Request::Raised(_)
+        | Request::Glimpsed(_) => Ok(done()),
         // Only in the order of the stream, before anything else is served.
         Request::Relock(_) => Err(Errno::EINVAL),
     }
@@ -232,6 +234,7 @@ fn subject(request: &Request) -> Option<Fid> {
         | Request::Fids(_)
         | Request::Cancel(_)
         | Request::Claim(_)
-        | Request::Raised(_) => return None,
+        | Request::Raised(_)
+        | Request::Glimpsed(_) => return None,
     })
 }

@@ -81,7 +81,7 @@ pub struct Shard<W: World> {
     pub sessions: session::Sessions,
     locks: locks::Locks,
     file_locks: RefCell<FileLocks>,
-    counters: counters::Counters,
+    pub counters: counters::Counters,
     /// The last transno given out.
     pub transno: Cell<Transno>,
     /// The journal position of the last change applied.

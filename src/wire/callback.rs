@@ -14,7 +14,9 @@ choice! {
         Blocking(Blocking) = 1,
         /// A lock that was queued is granted.
         Completion(Completion) = 2,
-        /// Size and times of a file that the client writes.
+        /// What a file is like now that the client has to itself, which it keeps:
+        /// Glimpsed is the answer. The head's `lock` is the number of the
+        /// question (feature GLIMPSE).
         Glimpse(Glimpse) = 3,
         /// Flush and stop forming mutations until the barrier ends (H7).
         Barrier(Barrier) = 4,

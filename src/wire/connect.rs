@@ -39,6 +39,8 @@ impl Features {
     pub const ORDER: u64 = 1 << 10;
     /// Callbacks that say how far a file is about to grow, and their answer.
     pub const GROWTH: u64 = 1 << 11;
+    /// Who has a file to himself is asked what it is like, and keeps it.
+    pub const GLIMPSE: u64 = 1 << 12;
 
     /// What this release can do.
     pub const OURS: Features = Features {
@@ -50,7 +52,8 @@ impl Features {
             | Features::FID_GRANTS
             | Features::INLINE_DATA
             | Features::ORDER
-            | Features::GROWTH,
+            | Features::GROWTH
+            | Features::GLIMPSE,
     };
 
     #[must_use]

@@ -43,6 +43,8 @@ choice! {
         Claim(Claim) = 33,
         /// A file may grow, as a callback said (feature GROWTH). In no slot.
         Raised(Raised) = 34,
+        /// What a file is like, as a callback asked (feature GLIMPSE). In no slot.
+        Glimpsed(Glimpsed) = 35,
         Read(Read) = 48,
         Write(Write) = 49,
         Fsync(Fsync) = 50,
@@ -235,6 +237,19 @@ record! {
     /// long as `size`, or asks (C17).
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Raised { pub lock: LockId, pub size: u64 }
+}
+record! {
+    /// The answer to the question that was numbered `lock`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Glimpsed {
+        pub lock: LockId,
+        pub fid: Fid,
+        /// The client has the file to itself, and answers its own callers as this
+        /// says; else the box must call the lock back to know.
+        pub is_alone: bool,
+        /// As what the client has answered left the file; `None`: as the box has it.
+        pub attr: Option<Attr>,
+    }
 }
 record! {
     #[derive(Clone, Debug, PartialEq, Eq)]

@@ -424,6 +424,12 @@ pub fn requests() -> Vec<Request> {
             lock: LockId(7),
             size: 8,
         }),
+        Request::Glimpsed(Glimpsed {
+            lock: LockId(7),
+            fid: fid(8),
+            is_alone: true,
+            attr: Some(attr(9)),
+        }),
         Request::Write(Write {
             fid: fid(9),
             open: OpenId(10),

@@ -21,6 +21,7 @@
 mod asks;
 mod busy;
 pub(super) mod decide;
+mod glimpse;
 mod prepare;
 mod stock;
 mod sweep;
@@ -29,6 +30,7 @@ mod tests;
 mod tree;
 
 pub use busy::Change as Underway;
+pub use glimpse::on_glimpse;
 pub use tree::Tree;
 
 use super::cached::{self, opens};
@@ -72,6 +74,8 @@ pub struct Ahead {
     decided: Cell<u64>,
     sent: Cell<u64>,
     answered: Cell<u64>,
+    /// Those that were sent before the connection in use.
+    resent: Cell<u64>,
     moved: Signal,
 }
 
@@ -490,7 +494,10 @@ pub fn on_answer<W: World>(
         tree.on_shown(shown.fid, &shown.attr);
     }
     match outcome {
-        Ok((Reply::Entry(entry), _)) => tree.on_shown(entry.fid, &entry.attr),
+        // Without a version: as another client has it to itself.
+        Ok((Reply::Entry(entry), _)) if entry.attr.version > 0 => {
+            tree.on_shown(entry.fid, &entry.attr);
+        }
         Ok((Reply::Written(done), _)) => {
             let fid = changed(&request).first().copied();
             tree.on_shown(fid.unwrap_or(Fid::NONE), &done.attr);

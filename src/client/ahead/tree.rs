@@ -123,6 +123,12 @@ impl Tree {
         self.nodes.get(&fid).map(|node| &node.inode.attr)
     }
 
+    /// Has the box not answered all changes of the file yet?
+    #[must_use]
+    pub fn is_behind(&self, fid: Fid) -> bool {
+        self.nodes.get(&fid).is_some_and(|node| node.unanswered > 0)
+    }
+
     #[must_use]
     pub fn inode(&self, fid: Fid) -> Option<&Inode> {
         self.nodes.get(&fid).map(|node| &node.inode)

@@ -241,14 +241,19 @@ pub(super) async fn arm<W: World>(import: &Rc<Import<W>>, fid: Fid) {
 /// Files that are remembered before it is looked which of them are still open.
 const REMEMBERED_MAX: usize = 1024;
 
-/// Asks for the attributes and their lock, as nobody is in the way of; and if
-/// the file is not as long as those above think, or that lock is not to be had,
-/// for the last byte, and the lock that comes with it.
+/// Asks for the attributes and their lock; and if the file is not as long as those
+/// above think, for the last byte, and the lock that comes with it. The lock is
+/// needed, not just welcome: the box may show a file without one that another
+/// client has to itself, and nobody would tell of its growth then.
 async fn ask<W: World>(import: &Rc<Import<W>>, fid: Fid) -> bool {
     let nobody = Context::new(Rc::new(Cred::default()));
     let intent = Intent::default();
     let getattr = Request::Getattr(OfFile { fid, intent });
-    let Ok((Reply::Entry(entry), _)) = asked(import, &nobody, getattr).await else {
+    let watcher = Context {
+        watches: true,
+        ..nobody.clone()
+    };
+    let Ok((Reply::Entry(entry), _)) = asked(import, &watcher, getattr).await else {
         return false;
     };
     let mut size = entry.attr.size;

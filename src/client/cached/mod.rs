@@ -470,8 +470,10 @@ fn learn(cached: &Cached, request: &Request, outcome: &Outcome, since: Since) {
     }
 }
 
+/// Attributes without a version were told by another client that has the file
+/// to itself; a lock that is held by now came with newer ones.
 fn learn_attr(cached: &Cached, fid: Fid, attr: &Attr, since: Since) {
-    if cached.held.borrow().bits(fid).has(Bits::ATTRS) {
+    if attr.version > 0 && cached.held.borrow().bits(fid).has(Bits::ATTRS) {
         cached.known.borrow_mut().on_attr(fid, attr, since);
     }
 }
@@ -506,5 +508,48 @@ fn reclaim<W: World>(import: &Rc<Import<W>>) {
             return;
         };
         give_up(import, fid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{Extent, Mode, Time};
+    use crate::wire::LockGrant;
+
+    /// What another client said of a file may come after the lock has, and would
+    /// be believed under it then.
+    #[test]
+    fn a_glimpse_is_never_remembered() {
+        let cached = Cached::default();
+        let fid = Fid::new(1, 2);
+        let lock = cached.held.borrow_mut().ask(1);
+        cached.held.borrow_mut().on_grant(&LockGrant {
+            lock,
+            fid,
+            mode: Mode::Pr,
+            bits: Bits::ATTRS,
+            extent: Extent::ALL,
+        });
+        let told = |version| Attr {
+            kind: FileKind::Regular,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            nlink: 1,
+            rdev: 0,
+            ino: 5,
+            size: 3,
+            blocks: 8,
+            atime: Time::default(),
+            mtime: Time::default(),
+            ctime: Time::default(),
+            btime: Time::default(),
+            version,
+        };
+        learn_attr(&cached, fid, &told(0), cached.since());
+        assert_eq!(cached.attr(fid), None);
+        learn_attr(&cached, fid, &told(1), cached.since());
+        assert_eq!(cached.attr(fid), Some(told(1)));
     }
 }

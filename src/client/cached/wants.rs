@@ -80,6 +80,10 @@ pub fn of(
         Request::Getattr(op) => {
             let bits = if context.fetches { USED } else { SHOWN };
             missing(held, &mut wants, Of::Object, op.fid, bits);
+            if let Some(want) = wants.first_mut().filter(|_| context.watches) {
+                want.bits = want.try_bits.and(Bits::UPDATE);
+                want.try_bits = want.try_bits.without(Bits::UPDATE);
+            }
         }
         Request::XattrGet(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
         Request::XattrList(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),

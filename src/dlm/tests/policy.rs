@@ -4,7 +4,7 @@ use super::{A, B, C, FILE, WIDE, at, data, events, id, ms, own, want};
 use crate::base::{Bits, Extent, Fid, LockId, Mode};
 use crate::dlm::bounds::{FAR, REMEMBERED_MAX};
 use crate::dlm::{
-    Blocking, Claim, Event, Grant, Growth, Holder, Limits, Outcome, Refusal, Table, Want,
+    Blocking, Claim, Event, Grant, Growth, Holder, Limits, Outcome, Refusal, Sole, Table, Want,
 };
 use std::time::Duration;
 
@@ -852,4 +852,44 @@ fn what_is_recalled_is_called_back_once_and_its_end_is_told() {
     table.drop_holder(ms(3), C);
     assert_eq!(events(&mut table), recalled);
     assert!(!table.is_held(FILE, Bits::OPEN) && table.is_held(FILE, Bits::PERM));
+}
+
+/// Who has a file to himself is named to who looks at it, as long as nothing else
+/// is in the way and nobody wants his lock.
+#[test]
+fn who_has_a_file_to_himself_is_known() {
+    let seen = Bits::LOOKUP.with(Bits::UPDATE);
+    let sole = |table: &Table, bits| table.sole(B, FILE, Mode::Cr, bits);
+    let found = |holder, lock| {
+        let lock = id(lock);
+        Some(Sole { holder, lock })
+    };
+    let mut table = Table::new(WIDE);
+    assert_eq!(sole(&table, seen), None);
+    granted(table.enqueue(ms(0), A, &want(1, Mode::Ex, seen)));
+    assert_eq!(sole(&table, seen), found(A, 1));
+    assert_eq!(sole(&table, Bits::UPDATE), found(A, 1));
+    assert_eq!(sole(&table, Bits::PERM), None, "it is not in the way");
+    assert_eq!(
+        sole(&table, seen.with(Bits::PERM)),
+        None,
+        "not of all of it"
+    );
+    assert_eq!(table.sole(A, FILE, Mode::Cr, seen), None, "its own");
+    granted(table.enqueue(ms(0), C, &want(2, Mode::Ex, Bits::PERM)));
+    assert_eq!(sole(&table, seen.with(Bits::PERM)), None, "two are");
+    assert_eq!(sole(&table, seen), found(A, 1));
+    let outcome = table.enqueue(ms(0), C, &want(3, Mode::Pr, Bits::UPDATE));
+    assert_eq!(outcome, Outcome::Queued);
+    assert_eq!(sole(&table, seen), None, "it is called back");
+    assert!(table.cancel(ms(1), A, id(1), Bits::ALL));
+    assert_eq!(sole(&table, seen), None, "others may look beside who looks");
+    // What the shard does for a client for itself is no lock of that client.
+    let mut table = Table::new(WIDE);
+    let change = Want {
+        lock: own(1),
+        ..want(1, Mode::Ex, seen)
+    };
+    granted(table.enqueue_own(ms(0), A, &change));
+    assert_eq!(sole(&table, seen), None);
 }

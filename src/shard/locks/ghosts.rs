@@ -30,6 +30,7 @@ impl Locks {
 pub fn leave<W: World>(shard: &Rc<Shard<W>>, export: &Export, has_let_go: bool) {
     let locks = &shard.locks;
     locks.exports.borrow_mut().remove(&export.holder);
+    locks.glimpses.leave(export.holder);
     // Its operations that wait end now.
     let waits: Vec<(Holder, LockId)> = {
         let waits = locks.waits.borrow();

@@ -11,7 +11,8 @@
 //! An operation that meets no lock of another client takes none itself: it
 //! decides and applies at one instant, and checks at that instant. Only one
 //! that has to wait puts claims into the table, which keep its turn, and lets
-//! them go when it has been applied. An operation acts for its client, and its
+//! them go when it has been applied. (One that only shows a file asks who has it
+//! to himself what it is like, first: [`glimpse`].) An operation acts for its client, and its
 //! client's own locks are never in its way (the client keeps its own caches
 //! true); one that waits for nobody else hence never waits.
 //!
@@ -22,12 +23,14 @@ mod callbacks;
 mod claims;
 mod closed;
 mod ghosts;
+pub mod glimpse;
 mod touch;
 
 pub use callbacks::{again, on_cancel, on_claim, on_raised, on_sent, pump, recall_opens};
 pub use claims::Claims;
 pub use closed::look;
 pub use ghosts::{end_ghosts, leave, on_clean};
+pub use glimpse::on_glimpsed;
 pub use touch::{Touch, merged, of_change, of_edit};
 
 use super::session::Export;
@@ -55,6 +58,8 @@ pub struct Locks {
     growing: RefCell<BTreeMap<(Fid, LockId), u64>>,
     /// Holders that are gone, whose clients may not know it yet (L2).
     ghosts: RefCell<Vec<ghosts::Ghost>>,
+    /// What clients are being asked of files that they have to themselves.
+    glimpses: glimpse::Glimpses,
     /// Targets that take no changes now.
     closed: RefCell<BTreeSet<TargetId>>,
     next_holder: Cell<u64>,
@@ -70,6 +75,7 @@ impl Default for Locks {
             growing: RefCell::default(),
             exports: RefCell::default(),
             ghosts: RefCell::default(),
+            glimpses: glimpse::Glimpses::default(),
             closed: RefCell::default(),
             next_holder: Cell::new(1),
             next_own: Cell::new(OWN),
@@ -129,6 +135,13 @@ impl Locks {
     #[must_use]
     pub fn may_be_open(&self, fid: Fid) -> bool {
         self.table.borrow().is_held(fid, Bits::OPEN)
+    }
+
+    /// May this client have the file open without the box's knowing?
+    #[must_use]
+    pub fn may_open(&self, holder: Holder, fid: Fid) -> bool {
+        let held = self.table.borrow().held(holder, fid);
+        held.bits.has(Bits::OPEN)
     }
 
     /// The size that a file of `size` bytes has when all have been done that wait
@@ -193,6 +206,13 @@ pub fn grant<W: World>(
     }
 }
 
+/// The same, welcome locks only, for a file that was just shown by itself.
+pub fn grant_shown<W: World>(shard: &Rc<Shard<W>>, export: &Export, incoming: &Incoming, fid: Fid) {
+    if needed(incoming, Of::Object, fid).is_some() || !shard.is_written(export, fid) {
+        grant(shard, export, incoming, Of::Object, fid);
+    }
+}
+
 /// The same for a file that is shown by a name in `dir`.
 pub fn grant_named<W: World>(
     shard: &Rc<Shard<W>>,
@@ -201,7 +221,7 @@ pub fn grant_named<W: World>(
     dir: Fid,
     fid: Fid,
 ) {
-    if !shard.is_in_work(export.holder, dir, fid) {
+    if !shard.is_in_work(export, dir, fid) {
         grant(shard, export, incoming, Of::Object, fid);
     }
 }
@@ -217,7 +237,7 @@ pub fn grant_entry<W: World>(
 ) {
     let entries = |want: &&LockWant| want.of == Of::Entries;
     let want = incoming.asked.wants.iter().find(entries);
-    let Some(want) = want.filter(|_| !shard.is_in_work(export.holder, dir, fid)) else {
+    let Some(want) = want.filter(|_| !shard.is_in_work(export, dir, fid)) else {
         return;
     };
     let lock = LockId(want.lock.0.saturating_add(nth as u64));
@@ -341,11 +361,19 @@ impl<W: World> Shard<W> {
     /// moment ago? It is likely to do so again (a file that is unpacked gets
     /// bytes, owner, mode and times one after the other), and would have to call
     /// back what somebody who lists the directory meanwhile was given.
-    fn is_in_work(&self, holder: Holder, dir: Fid, fid: Fid) -> bool {
+    fn is_in_work(&self, export: &Export, dir: Fid, fid: Fid) -> bool {
         let locks = &self.locks;
         let now = self.world.now();
         let is_filled = locks.table.borrow().is_fought_over(now, dir, Bits::UPDATE);
-        is_filled && locks.is_shared(holder, fid) && meta::changed_within(self, fid, HOLD_OFF)
+        let is_theirs = is_filled && locks.is_shared(export.holder, fid);
+        is_theirs && meta::changed_within(self, fid, HOLD_OFF) || self.is_written(export, fid)
+    }
+
+    /// Has another client the file open, and has changed it a moment ago? It is
+    /// likely to go on, and to want the file to itself, which what a passer-by was
+    /// given would keep from it. Who has the file open, too, is no passer-by (C17).
+    fn is_written(&self, export: &Export, fid: Fid) -> bool {
+        meta::is_open_elsewhere(self, export, fid) && meta::changed_within(self, fid, HOLD_OFF)
     }
 }
 

@@ -1,11 +1,10 @@
 //! Handlers of attributes and of the file system's numbers.
 
-use super::call::{Call, answered, answered_with, entry, entry_of};
+use super::call::{Call, Source, answered, answered_with, entry, entry_of};
 use super::{import, inline, shown};
 use crate::base::{Bits, Errno, Mono};
 use crate::namespace::setattr::{self as set, Held};
 use crate::origin::{OriginOp, OriginReply, Statfs};
-use crate::shard::locks::Touch;
 use crate::shard::{Outgoing, Shard, Target, contact};
 use crate::wire::Reply;
 use crate::wire::locks::Of;
@@ -15,15 +14,18 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub async fn getattr<W: World>(call: &Call<'_, W>, op: &op::OfFile) -> Result<Outgoing, Errno> {
-    let inode = call
+    let (inode, source) = call
         .decide(|view| {
-            let inode = call.inode(view, op.fid)?;
-            call.touch([Touch::see(op.fid, Bits::ATTRS)])?;
-            call.grant(Of::Object, op.fid);
-            Ok(inode)
+            let mut inode = call.inode(view, op.fid)?;
+            let source = call.see(op.fid, Bits::ATTRS, &mut inode)?;
+            if source == Source::Here {
+                call.need(Of::Object, op.fid)?;
+                call.grant_shown(op.fid);
+            }
+            Ok((inode, source))
         })
         .await?;
-    let bytes = inline::bytes(call, op.fid, &inode).await;
+    let bytes = inline::bytes(call, op.fid, (&inode, source)).await;
     shown::settle(call.shard, call.incoming, op.fid).await?;
     Ok(answered_with(entry(op.fid, &inode, false), bytes))
 }

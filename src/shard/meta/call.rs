@@ -1,12 +1,14 @@
 //! One request on its way through its handler.
 
 use super::decide::{applied, decide_over, stage};
-use super::{FlashView, fids};
+use super::{FlashView, fids, opens};
 use crate::base::codec::Bytes;
 use crate::base::{Bits, Errno, Fid, FileKind, LockId, Lsn, Name, Slice, Time, Transno};
+use crate::dlm::Sole;
 use crate::namespace::draft::Change;
 use crate::namespace::{Bounds, Caller, Ctx, Inode, Need, Stop, View};
 use crate::origin::is_reserved;
+use crate::shard::locks::glimpse::{self, Said};
 use crate::shard::locks::{self, Claims, Touch};
 use crate::shard::session::{Export, time_of};
 use crate::shard::{Incoming, Outgoing, Shard, Target};
@@ -31,6 +33,26 @@ pub struct Call<'a, W: World> {
     blocked: RefCell<Vec<Touch>>,
     /// What it has waited for and may touch now, whoever waits behind it.
     claimed: RefCell<Vec<Touch>>,
+    glimpse: RefCell<Glimpse>,
+}
+
+/// How far the call has come with asking who has a file to himself what it is
+/// like. It asks once: who looks for long is not to be put off for ever.
+#[derive(Default)]
+enum Glimpse {
+    #[default]
+    Unasked,
+    Wanted(Fid, Sole),
+    Asked(Fid, Sole, Option<Said>),
+}
+
+/// Where what an answer shows of a file comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The box: locks may be granted on it.
+    Here,
+    /// Whoever has the file to himself: good for this answer, and nothing else.
+    Glimpsed,
 }
 
 impl<'a, W: World> Call<'a, W> {
@@ -65,6 +87,7 @@ impl<'a, W: World> Call<'a, W> {
             bounds,
             blocked: RefCell::default(),
             claimed: RefCell::default(),
+            glimpse: RefCell::default(),
         })
     }
 
@@ -126,6 +149,9 @@ impl<'a, W: World> Call<'a, W> {
             // Those of before go first: two operations that hold some each
             // would wait for the other (N6).
             drop(claims.take());
+            if self.ask_holder().await {
+                continue;
+            }
             let touches = locks::merged(self.blocked.take());
             let taken = Claims::take(self.shard, self.export, &touches, self.is_ahead());
             claims = Some(taken.await?);
@@ -150,6 +176,56 @@ impl<'a, W: World> Call<'a, W> {
         }
     }
 
+    /// For an answer that shows a file: as it is here, or, if only somebody who
+    /// has it to himself and is changing it is in the way, as he says that it is.
+    pub fn see(&self, fid: Fid, bits: Bits, inode: &mut Inode) -> Result<Source, Stop> {
+        let touch = Touch::see(fid, bits);
+        let Err(blocked) = self.touch([touch]) else {
+            return Ok(Source::Here);
+        };
+        let sole = self.shard.locks.sole(self.export.holder, &touch);
+        let mut glimpse = self.glimpse.borrow_mut();
+        match &*glimpse {
+            Glimpse::Asked(of, asked, Some(said)) if *of == fid && sole == Some(*asked) => {
+                let shown = glimpse::shown(&inode.attr, said).ok_or(blocked)?;
+                glimpse::count(self.shard);
+                inode.attr = shown;
+                return Ok(Source::Glimpsed);
+            }
+            Glimpse::Unasked => {
+                if let Some(sole) = sole.filter(|_| self.may_glimpse(fid, inode)) {
+                    *glimpse = Glimpse::Wanted(fid, sole);
+                }
+            }
+            _ => {}
+        }
+        Err(blocked)
+    }
+
+    /// Is it enough for the asker to be told once what the file is like? Not if it
+    /// needs a lock, nor if it has the file open, or may have: its kernel takes the
+    /// size of what is mapped for true until it is told of growth, which takes a
+    /// lock (C17). And a file that changes no more is better kept by who looks.
+    fn may_glimpse(&self, fid: Fid, inode: &Inode) -> bool {
+        let (shard, export) = (self.shard, self.export);
+        inode.attr.kind == FileKind::Regular
+            && export.has(Features::GLIMPSE)
+            && locks::needed(self.incoming, Of::Object, fid).is_none()
+            && !opens::may_have(shard, export, fid)
+            && opens::changed_within(shard, fid, glimpse::LATELY)
+    }
+
+    /// Asks what the last decision wanted to know; false if that was nothing.
+    async fn ask_holder(&self) -> bool {
+        let (fid, sole) = match &*self.glimpse.borrow() {
+            Glimpse::Wanted(fid, sole) => (*fid, *sole),
+            _ => return false,
+        };
+        let said = glimpse::ask(self.shard, sole, fid).await;
+        *self.glimpse.borrow_mut() = Glimpse::Asked(fid, sole, said);
+        true
+    }
+
     /// Has another client the file to itself? What is here of it may be old.
     #[must_use]
     pub fn is_anothers(&self, fid: Fid) -> bool {
@@ -170,6 +246,11 @@ impl<'a, W: World> Call<'a, W> {
     /// Grants what the client wants on `fid`; the last thing that a decision does.
     pub fn grant(&self, of: Of, fid: Fid) {
         locks::grant(self.shard, self.export, self.incoming, of, fid);
+    }
+
+    /// Grants what the client wants on a file that was asked for by itself.
+    pub fn grant_shown(&self, fid: Fid) {
+        locks::grant_shown(self.shard, self.export, self.incoming, fid);
     }
 
     /// The same for a file that is shown by a name in `dir`.

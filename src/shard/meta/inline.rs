@@ -7,7 +7,7 @@
 //! them. A callback that overtakes the answer ends the lock as it arrives (L1),
 //! and the bytes with it.
 
-use super::call::Call;
+use super::call::{Call, Source};
 use super::{inode, opens};
 use crate::base::{Fid, FileKind, Slice};
 use crate::namespace::{Inode, Stop, View, access};
@@ -20,11 +20,17 @@ const INLINE_MAX: u64 = 64 << 10;
 
 /// What goes with an answer that shows `fid` as `shown`; empty: nothing. For
 /// after the locks were granted, and before what it shows is settled (L9).
-pub async fn bytes<W: World>(call: &Call<'_, W>, fid: Fid, shown: &Inode) -> Vec<Slice> {
+pub async fn bytes<W: World>(
+    call: &Call<'_, W>,
+    fid: Fid,
+    (shown, source): (&Inode, Source),
+) -> Vec<Slice> {
     let size = shown.attr.size;
     let size_max = u64::from(call.incoming.asked.data_max).min(INLINE_MAX);
     let is_small = shown.attr.kind == FileKind::Regular && (1..=size_max).contains(&size);
-    if !is_small || !call.export.has(Features::INLINE_DATA) {
+    // Of what is glimpsed the newest bytes are not here.
+    let is_here = source == Source::Here && call.export.has(Features::INLINE_DATA);
+    if !is_small || !is_here {
         return Vec::new();
     }
     let locks = &call.shard.locks;

@@ -40,8 +40,8 @@ pub use fids::{grant as grant_fids, root};
 pub use listing::readdir;
 pub use names::{create, link, lookup, readlink, rename, unlink};
 pub use opens::{
-    changed_within, close, close_all, may_be_opened, may_use, open, opened, reap_orphans, reopen,
-    unopened,
+    changed_within, close, close_all, is_open_elsewhere, may_be_opened, may_use, open, opened,
+    reap_orphans, reopen, unopened,
 };
 pub(in crate::shard) use shown::settle_refusal;
 pub use start::{StartError, confirm};

@@ -1,6 +1,6 @@
 //! Handlers of operations on names.
 
-use super::call::{Call, answered, answered_with, done, entry, entry_of};
+use super::call::{Call, Source, answered, answered_with, done, entry, entry_of};
 use super::{FlashView, fids, inline, opens, shown};
 use crate::base::codec::Bytes;
 use crate::base::{Bits, Errno, FileKind};
@@ -17,7 +17,7 @@ use crate::world::World;
 
 pub async fn lookup<W: World>(call: &Call<'_, W>, op: &op::Named) -> Result<Outgoing, Errno> {
     let (parent, name) = (op.parent, &op.name);
-    let (fid, inode) = call
+    let (fid, inode, source) = call
         .decide(|view| {
             call.touch([Touch::see(parent, Bits::ATTRS)])?;
             let found = entries::lookup(view, call.ctx(), parent, name);
@@ -25,14 +25,16 @@ pub async fn lookup<W: World>(call: &Call<'_, W>, op: &op::Named) -> Result<Outg
                 call.grant(Of::Parent, parent);
             }
             let fid = found?;
-            let inode = call.inode(view, fid)?;
-            call.touch([Touch::see(fid, Bits::LOOKUP.with(Bits::ATTRS))])?;
-            call.grant_named(parent, fid);
+            let mut inode = call.inode(view, fid)?;
+            let source = call.see(fid, Bits::LOOKUP.with(Bits::ATTRS), &mut inode)?;
+            if source == Source::Here {
+                call.grant_named(parent, fid);
+            }
             call.grant(Of::Parent, parent);
-            Ok((fid, inode))
+            Ok((fid, inode, source))
         })
         .await?;
-    let bytes = inline::bytes(call, fid, &inode).await;
+    let bytes = inline::bytes(call, fid, (&inode, source)).await;
     shown::settle(call.shard, call.incoming, parent).await?;
     shown::settle(call.shard, call.incoming, fid).await?;
     Ok(answered_with(entry(fid, &inode, false), bytes))

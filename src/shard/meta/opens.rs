@@ -6,7 +6,7 @@
 //! After a restart clients declare their handles again, and what nobody
 //! declared by the end of recovery is let go then.
 
-use super::call::{Call, answered, done, entry, entry_of};
+use super::call::{Call, Source, answered, done, entry, entry_of};
 use super::decide::own;
 use super::{fids, inline, shown};
 use crate::base::{Bits, Codec, Errno, Fid, FileKind, OpenId, SetAttr, TargetId};
@@ -71,7 +71,7 @@ pub(super) async fn open_file<W: World>(
         })
         .await?;
     if let (Some(inode), Ok((_, bytes))) = (seen, &mut out.result) {
-        *bytes = inline::bytes(call, fid, &inode).await;
+        *bytes = inline::bytes(call, fid, (&inode, Source::Here)).await;
     }
     shown::settle(call.shard, call.incoming, fid).await?;
     Ok(out)
@@ -251,6 +251,18 @@ pub async fn reap_orphans<W: World>(shard: &Rc<Shard<W>>) -> Result<(), Errno> {
 pub(super) fn has_writer(export: &Export, fid: Fid) -> bool {
     let opens = export.opens.borrow();
     opens.values().any(|(f, flags)| *f == fid && writes(*flags))
+}
+
+/// Has the export the file open, as far as the box knows, or may it have, by a
+/// lock that lets it open the file without a word?
+pub(super) fn may_have<W: World>(shard: &Shard<W>, export: &Export, fid: Fid) -> bool {
+    holds(export, fid) || shard.locks.may_open(export.holder, fid)
+}
+
+/// Is the file known to be open, at other clients only?
+pub fn is_open_elsewhere<W: World>(shard: &Shard<W>, export: &Export, fid: Fid) -> bool {
+    let is_open = shard.meta.opens.borrow().contains_key(&fid);
+    is_open && !may_have(shard, export, fid)
 }
 
 /// Whether the export has the file open.

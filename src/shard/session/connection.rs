@@ -350,6 +350,10 @@ impl<W: World, H: Handler<W>> Connection<W, H> {
                 locks::on_raised(&self.shard, export, raised.lock, raised.size);
                 Ok(())
             }
+            Request::Glimpsed(glimpsed) => {
+                locks::on_glimpsed(&self.shard, export, glimpsed);
+                Ok(())
+            }
             Request::DeclareCred(cred) => {
                 export.declare(cred).map_err(End::Misuse)?;
                 Ok(())

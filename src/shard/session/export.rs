@@ -139,6 +139,12 @@ impl Export {
         }
     }
 
+    /// Is there a connection on which it could be asked something now?
+    pub(in crate::shard) fn is_connected(&self) -> bool {
+        let link = self.state.link.borrow();
+        link.as_ref().is_some_and(|link| !link.is_closed())
+    }
+
     /// Ends the connection in use, if there is one.
     pub(super) fn hang_up(&self) {
         if let Some(link) = self.state.link.borrow_mut().take() {
