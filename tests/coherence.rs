@@ -4,6 +4,8 @@
 
 mod support;
 
+#[path = "coherence/glimpse.rs"]
+mod glimpse;
 #[path = "coherence/torture.rs"]
 mod torture;
 
@@ -289,11 +291,18 @@ fn in_a_process_of_its_own(look: impl FnOnce() -> bool) -> bool {
 
 /// Files of a mount of whose growth nobody would tell it.
 fn unwatched(mount: &Path) -> u64 {
+    counter(mount, "unwatched")
+}
+
+/// What the mount has counted under this name.
+fn counter(mount: &Path, what: &str) -> u64 {
     let mut buf = [0; 4096];
     let len = rustix::fs::getxattr(mount, COUNTERS_XATTR, &mut buf).unwrap();
     let text = String::from_utf8(buf[..len].to_vec()).unwrap();
-    let line = text.lines().find_map(|l| l.strip_prefix("unwatched "));
-    line.unwrap().parse().unwrap()
+    let found = text
+        .lines()
+        .find_map(|l| l.strip_prefix(what)?.strip_prefix(' '));
+    found.unwrap().parse().unwrap()
 }
 
 /// C17: what another mount has written past the end is there for who mapped the
@@ -514,7 +523,12 @@ fn listing_what_is_being_unpacked_costs_a_callback_a_directory_and_second() {
 
 /// Locks that the box has called back.
 fn called_back(site: &Site) -> u64 {
+    counted(site, "locks called back")
+}
+
+/// What the box has counted under this name.
+fn counted(site: &Site, what: &str) -> u64 {
     let status = site.status();
-    let count = &status["shard"][0]["counters"]["locks called back"];
+    let count = &status["shard"][0]["counters"][what];
     count.as_u64().unwrap_or_else(|| panic!("{status}"))
 }

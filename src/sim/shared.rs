@@ -61,6 +61,8 @@ pub struct Sum {
     pub read_nameless: u64,
     /// Calls answered from clients' memory.
     pub answered_here: u64,
+    /// Files that were shown as another client had made them by then.
+    pub glimpses: u64,
     pub trace: u64,
 }
 
@@ -95,15 +97,17 @@ pub fn run(seed: u64, plan: &Plan) -> Result<Sum, String> {
     let records = run.records.borrow();
     for (object, records) in records.iter() {
         let first = run.first.borrow().get(object).copied().unwrap_or(0);
+        let glimpsed = run.glimpsed_until(*object, records);
         let records = run.certain(*object, records);
         let end = run.ends.borrow().get(object).copied().unwrap_or(u64::MAX);
-        history::check(first, &records, end)
+        history::check(first, &records, end.min(glimpsed))
             .map_err(|e| format!("seed {seed}: {object:?}: {e}"))?;
     }
     Ok(Sum {
         records: records.values().map(Vec::len).sum(),
         read_nameless: run.read_nameless.get(),
         answered_here: hits,
+        glimpses: run.glimpses.get(),
         trace: cluster.sim.trace_hash(),
     })
 }
@@ -118,6 +122,7 @@ struct Run {
     /// Clients at work.
     working: Cell<usize>,
     read_nameless: Cell<u64>,
+    glimpses: Cell<u64>,
     failed: RefCell<Option<String>>,
     /// What clients that were thrown out had answered ahead of the box, and
     /// when they learned that it is lost.
@@ -134,6 +139,13 @@ struct Lost {
 }
 
 impl Run {
+    /// Those of the box's life that ends.
+    fn count_glimpses(&self, cluster: &Cluster) {
+        let counters = cluster.shard().map(|shard| shard.counters.to_json());
+        let count = counters.and_then(|all| all["glimpses"].as_u64());
+        self.glimpses.set(self.glimpses.get() + count.unwrap_or(0));
+    }
+
     fn tick(&self) -> u64 {
         self.clock.set(self.clock.get() + 1);
         self.clock.get()
@@ -162,6 +174,27 @@ impl Run {
             certain.retain(|r| !is_out(r));
         }
         certain
+    }
+
+    /// Until when nobody can have seen, by a glimpse, a size that was lost with
+    /// the client which had made the file as long as that: the call of the first
+    /// of its last appends, as many as it has lost (L9, L10).
+    fn glimpsed_until(&self, object: Object, records: &[Record]) -> u64 {
+        let (lost, Object::End(_)) = (self.lost.borrow(), object) else {
+            return u64::MAX;
+        };
+        let of = |one: &&Lost| one.object == object;
+        let until = lost.iter().filter(of).filter_map(|last| {
+            let count = lost.iter().filter(of).filter(|l| l.client == last.client);
+            let is_it = |r: &&Record| {
+                let is_added = matches!(r.deed, Deed::Added(..));
+                is_added && r.client == last.client && r.called < last.learned
+            };
+            let mut calls: Vec<u64> = records.iter().filter(is_it).map(|r| r.called).collect();
+            calls.sort_unstable();
+            calls.iter().rev().take(count.count()).next_back().copied()
+        });
+        until.min().unwrap_or(u64::MAX)
     }
 
     fn note(&self, object: Object, record: Record) {
@@ -236,6 +269,7 @@ async fn play(cluster: &Cluster, plan: Plan, run: Rc<Run>) -> Result<u64, String
         }
         crash_in = crash_in.saturating_sub(1);
         if crash_in == 0 {
+            run.count_glimpses(cluster);
             cluster.crash();
             cluster
                 .sim
@@ -245,6 +279,7 @@ async fn play(cluster: &Cluster, plan: Plan, run: Rc<Run>) -> Result<u64, String
             crash_in = rng.u32(2..8);
         }
     }
+    run.count_glimpses(cluster);
     let is_calm = plan.drop_one_in == 0 && !plan.partitions && !plan.crashes;
     if is_calm {
         // Whoever answers has nothing to fear: a callback that got lost shows

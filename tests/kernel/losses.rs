@@ -92,6 +92,12 @@ impl Losses {
                 false => Some(r),
             };
             certain = certain.into_iter().filter_map(as_sure).collect();
+            // Others may have seen a size, by a glimpse, that was lost then (L9).
+            let is_glimpsed = |r: &Record| {
+                let is_seen = lost.change.is_seen_by(r.deed) && matches!(object, Object::Size(_));
+                is_seen && r.returned >= from && r.called <= lost.learned
+            };
+            certain.retain(|r| !is_glimpsed(r));
         }
         certain
     }
@@ -106,6 +112,10 @@ impl Change {
             (Change::Removed, Deed::Removed) => true,
             _ => false,
         }
+    }
+
+    fn is_seen_by(self, deed: Deed) -> bool {
+        matches!((self, deed), (Change::To(value), Deed::Read(seen)) if value == seen)
     }
 
     /// A record of its machine of which it is not sure that it was so; nothing

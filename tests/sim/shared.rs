@@ -17,6 +17,7 @@ fn all(seeds: std::ops::Range<u64>) -> Sum {
         sum.records += one.records;
         sum.read_nameless += one.read_nameless;
         sum.answered_here += one.answered_here;
+        sum.glimpses += one.glimpses;
     }
     sum
 }
@@ -26,6 +27,8 @@ fn every_read_sees_the_last_write_whoever_wrote() {
     let sum = all(0..400);
     // The caches were there to be wrong.
     assert!(sum.answered_here > 1000, "{sum:?}");
+    // What others were writing was shown without stopping them.
+    assert!(sum.glimpses > 100, "{sum:?}");
     // And files were removed while they were open.
     assert!(sum.read_nameless > 100, "{sum:?}");
 }
