@@ -180,7 +180,7 @@ async fn change(
         mode,
         ..SetAttr::default()
     };
-    let (state, request) = match rng.u8(0..20) {
+    let (state, request) = match rng.u8(0..40) {
         0 => {
             let mode = rng.u32(0..0o777) | 0o600;
             let set = set(None, Some(mode));
@@ -398,21 +398,21 @@ fn all(trouble: Trouble, seeds: std::ops::Range<u64>) -> Sum {
 
 #[test]
 fn every_look_shows_the_last_change_or_one_under_way() {
-    let sum = all(Trouble::None, 0..16);
+    let sum = all(Trouble::None, 0..12);
     assert!(
-        sum.glimpses > 1000,
+        sum.glimpses > 300,
         "{} glimpses in {} looks",
         sum.glimpses,
         sum.looks
     );
-    assert!(sum.ahead > 1000);
+    assert!(sum.ahead > 500);
 }
 
 #[test]
 fn so_it_does_over_broken_connections() {
-    let sum = all(Trouble::Drops, 0..16);
+    let sum = all(Trouble::Drops, 0..12);
     assert!(
-        sum.glimpses > 500,
+        sum.glimpses > 300,
         "{} glimpses in {} looks",
         sum.glimpses,
         sum.looks
@@ -421,9 +421,9 @@ fn so_it_does_over_broken_connections() {
 
 #[test]
 fn so_it_does_over_partitions() {
-    let sum = all(Trouble::Partitions, 0..16);
+    let sum = all(Trouble::Partitions, 0..12);
     assert!(
-        sum.glimpses > 500,
+        sum.glimpses > 300,
         "{} glimpses in {} looks",
         sum.glimpses,
         sum.looks
@@ -432,7 +432,7 @@ fn so_it_does_over_partitions() {
 
 #[test]
 fn so_it_does_over_crashes_of_the_box() {
-    let sum = all(Trouble::Crashes, 0..16);
+    let sum = all(Trouble::Crashes, 0..12);
     assert!(
         sum.glimpses > 300,
         "{} glimpses in {} looks",
