@@ -322,8 +322,13 @@ fn attempt<W: World>(import: &Rc<Import<W>>, pending: &Rc<Pending>, changed: &[F
         ahead.stock.borrow_mut().take();
         restock(import, &pending.context);
     }
-    let touched = change.inodes.iter().map(|(fid, _)| *fid).collect();
+    let touched: Vec<Fid> = change.inodes.iter().map(|(fid, _)| *fid).collect();
     ahead.tree.borrow_mut().apply(change, root);
+    // A file that lost its last name is decided about no more, and what was known
+    // of it is older than that.
+    for gone in touched.iter().filter(|fid| !ahead.has(**fid)) {
+        import.cached.forget(*gone);
+    }
     *pending.touched.borrow_mut() = touched;
     *pending.request.borrow_mut() = request;
     pending.since.set(import.cached.since());
