@@ -230,6 +230,7 @@ impl<W: World> Client<W> {
     /// request runs to its end even if the [`Call`] is dropped.
     pub fn begin(&self, context: &Context, request: Request, payload: Option<Slice>) -> Call {
         let import = &self.0;
+        let is_close = matches!(request, Request::Close(_));
         let known = ahead::answer(import, context, &request);
         let known = known.or_else(|| cached::answer(import, context, &request));
         let seen = match &request {
@@ -244,6 +245,11 @@ impl<W: World> Client<W> {
                 Call(pending)
             }
         };
+        // What was written is on its way when the file is closed.
+        if is_close && import.ledger.borrow().waits_for_more() {
+            import.ledger.borrow_mut().press();
+            import.pump();
+        }
         match seen {
             Some(Request::Read(op)) => cached::on_read(import, context, &op),
             Some(Request::Lookup(op)) => cached::on_lookup(import, context, &op),

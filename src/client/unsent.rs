@@ -1,6 +1,6 @@
 //! The changes that were answered ahead of the box and have not been sent, in
-//! their order. They wait a moment for more, unless somebody waits for them: one
-//! send takes them all, and the next change of the same file may go with the
+//! their order. They wait a moment for more, unless somebody waits for them or a
+//! file is closed: one send takes them all, and the next change of the same file may go with the
 //! last one ([`merge`](super::merge)), so that one request does both.
 //!
 //! What is merged takes the place of the earlier of the two. That passes only
