@@ -35,6 +35,9 @@ struct Reading {
     at: u64,
     /// The listing that the answers are of, and since when they are.
     of: Option<(u64, Mono)>,
+    /// Others read beside it. The kernel goes on collecting by it all the same,
+    /// and shows what it has to whoever reads it again from the start.
+    is_spoiled: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +59,7 @@ impl Lists {
             nodeid,
             at: 0,
             of: None,
+            is_spoiled: false,
         };
         self.reading.insert(fh, reading);
         let is_good = |whole: &Whole| {
@@ -73,7 +77,9 @@ impl Lists {
     /// from now on that could be relied on.
     pub fn spoil(&mut self, nodeid: u64) {
         self.whole.remove(&nodeid);
-        self.reading.retain(|_, reading| reading.nodeid != nodeid);
+        let all = self.reading.values_mut();
+        all.filter(|reading| reading.nodeid == nodeid)
+            .for_each(|reading| reading.is_spoiled = true);
     }
 
     /// The answer to a request of `fh` for what follows `from` goes out; it ends
@@ -86,7 +92,7 @@ impl Lists {
         remembered: Option<Remembered>,
         now: Mono,
     ) {
-        let Some(reading) = self.reading.get_mut(&fh) else {
+        let Some(reading) = self.reading.get_mut(&fh).filter(|r| !r.is_spoiled) else {
             return;
         };
         if from == 0 {
@@ -196,7 +202,9 @@ mod tests {
         lists.on_answer(1, (0, 9), false, whole, Mono(0));
         lists.spoil(DIR);
         lists.on_answer(1, (9, 9), true, whole, Mono(0));
+        assert!(lists.take(DIR), "it is still dropped with its lock");
         assert!(!is_kept(&mut lists, Mono(5)), "another had it open");
+        lists.close(1);
         read(&mut lists, 2, whole, whole);
         assert!(lists.take(DIR) && !lists.take(DIR));
         assert!(!is_kept(&mut lists, Mono(5)), "it was taken back");
