@@ -32,6 +32,9 @@ pub struct Context {
     pub trace: u64,
     /// Whether the answer is going to be kept above the client.
     pub fill: Fill,
+    /// What the caller calls that, to say when its pages are filled
+    /// ([`Client::filled`](super::Client::filled)); 0: it never does.
+    pub fill_id: u64,
     /// Nobody waits for the answer: what it shows is kept, and, of a Getattr,
     /// the file's bytes.
     pub fetches: bool,
@@ -65,6 +68,7 @@ impl Context {
             owner_kind: 0,
             trace: 0,
             fill: Fill::No,
+            fill_id: 0,
             fetches: false,
             alone: false,
             watches: false,

@@ -299,6 +299,18 @@ impl<W: World> Client<W> {
         self.0.cached.set_above(above);
     }
 
+    /// The pages that [`Context::fill_id`] names are filled, or never will be by
+    /// that READ.
+    pub fn filled(&self, fill_id: u64) {
+        cached::on_filled(&self.0, fill_id);
+    }
+
+    /// Did the bytes for these pages come with a lock that has not ended since?
+    #[must_use]
+    pub fn covers_fill(&self, fill_id: u64) -> bool {
+        self.0.cached.covers_fill(fill_id)
+    }
+
     /// `fid` was opened above, where it may be mapped.
     pub fn watch(&self, fid: Fid) {
         cached::watch_growth(&self.0, fid);

@@ -79,6 +79,13 @@ pub trait Upstream: 'static {
     fn listing(&self, _dir: Fid) -> Option<Remembered> {
         None
     }
+    /// Whether what filled these pages (`Context::fill_id`) came with a lock that
+    /// is kept for it, whatever was called back meanwhile.
+    fn covers_fill(&self, _fill_id: u64) -> bool {
+        false
+    }
+    /// The kernel has its answer to that READ.
+    fn filled(&self, _fill_id: u64) {}
     /// `fid` was opened so that it may be mapped: [`Above::grown`] is to be
     /// called whenever others make it longer.
     fn watch(&self, _fid: Fid) {}
@@ -153,6 +160,14 @@ impl<W: World> Upstream for Client<W> {
 
     fn listing(&self, dir: Fid) -> Option<Remembered> {
         Client::listing(self, dir)
+    }
+
+    fn covers_fill(&self, fill_id: u64) -> bool {
+        Client::covers_fill(self, fill_id)
+    }
+
+    fn filled(&self, fill_id: u64) {
+        Client::filled(self, fill_id);
     }
 
     fn watch(&self, fid: Fid) {

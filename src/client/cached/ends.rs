@@ -2,8 +2,9 @@
 //! there are too many.
 
 use super::held::{Called, Ending};
+use super::pins::HOLD;
 use super::{attr, growth, opens, recall};
-use crate::base::{Bits, Extent, Fid, Mode};
+use crate::base::{Bits, Extent, Fid, LockId, Mode};
 use crate::client::ledger::State;
 use crate::client::{CallError, Import, ahead};
 use crate::wire::callback::Growing;
@@ -27,7 +28,12 @@ pub fn on_callback<W: World>(
     if bits.has(Bits::LOOKUP) {
         bits = bits.with(Bits::OPEN);
     }
-    let called = import.cached.held.borrow_mut().on_called(head.lock, bits);
+    let now = import.world.now();
+    let called = import
+        .cached
+        .held
+        .borrow_mut()
+        .on_called(head.lock, bits, now);
     match called {
         Called::Ends(ending) => {
             end_for(import, ending, growing);
@@ -45,6 +51,7 @@ pub fn on_callback<W: World>(
             let world = import.world.clone();
             world.spawn(async move { cancel(&import, &ending).await });
         }
+        Called::Later(at) => end_later(import, head.lock, at - now),
         Called::Pending | Called::Ending => {}
     }
     if let Some(growing) = growing {
@@ -52,6 +59,28 @@ pub fn on_callback<W: World>(
         let world = import.world.clone();
         world.spawn(async move { growth::on_growing(&import, of, growing).await });
     }
+}
+
+/// The pages of this fill are above now: locks that came with their bytes are
+/// given up soon, if they were called back meanwhile.
+pub fn on_filled<W: World>(import: &Rc<Import<W>>, fill: u64) {
+    let now = import.world.now();
+    let called = import.cached.held.borrow_mut().pins.on_filled(fill, now);
+    for lock in called {
+        end_later(import, lock, HOLD);
+    }
+}
+
+fn end_later<W: World>(import: &Rc<Import<W>>, lock: LockId, after: Duration) {
+    let import = Rc::clone(import);
+    let world = import.world.clone();
+    world.spawn(async move {
+        import.world.sleep(after).await;
+        let ending = import.cached.held.borrow_mut().unpin(lock);
+        if let Some(ending) = ending {
+            end(&import, ending);
+        }
+    });
 }
 
 /// Nothing rests on these bits any more here; those above are told, then the

@@ -1,7 +1,8 @@
 //! The locks of a client, pure: which it has, which are on their way to it,
 //! and which are on their way back.
 
-use crate::base::{Bits, Extent, Fid, FidMap, LockId, Mode};
+use super::pins::{Pins, Waits};
+use crate::base::{Bits, Extent, Fid, FidMap, LockId, Mode, Mono};
 use crate::wire::{LockGrant, LockWant};
 use std::collections::BTreeMap;
 
@@ -10,8 +11,11 @@ use std::collections::BTreeMap;
 pub enum Called {
     /// These bits end: nothing rests on them from now on.
     Ends(Ending),
-    /// The lock is still on its way: they end as soon as it is here (L1).
+    /// The lock is still on its way, or its pages are: they end as soon as it
+    /// is here (L1), or somewhat later.
     Pending,
+    /// The pages that came with the lock were filled just now: they end then.
+    Later(Mono),
     /// They are being given up already.
     Ending,
     /// There is no such lock: it was never granted, or has ended.
@@ -56,6 +60,7 @@ pub struct Held {
     going: usize,
     /// By the first id.
     asked: BTreeMap<LockId, Asked>,
+    pub pins: Pins,
     last: u64,
 }
 
@@ -76,8 +81,9 @@ impl Held {
         }
     }
 
-    /// A lock is here. Bits that were called back meanwhile end at once.
-    pub fn on_grant(&mut self, grant: &LockGrant) -> Option<Ending> {
+    /// A lock is here. Bits that were called back meanwhile end at once, but if
+    /// it came with the bytes of pages: `fill` is what those are called (or 0).
+    pub fn on_grant(&mut self, grant: &LockGrant, fill: u64) -> Option<Ending> {
         let lock = Lock {
             mode: grant.mode,
             bits: grant.bits,
@@ -85,11 +91,13 @@ impl Held {
             extent: grant.extent,
         };
         self.insert(grant.fid, grant.lock, lock);
-        let called = self.called_before(grant.lock)?;
-        match self.on_called(grant.lock, called) {
-            Called::Ends(ending) => Some(ending),
-            _ => None,
+        let called = self.called_before(grant.lock);
+        if fill > 0 {
+            self.pins
+                .pin(grant.lock, fill, called.unwrap_or(Bits::NONE));
+            return None;
         }
+        self.end(grant.lock, called?)
     }
 
     fn insert(&mut self, fid: Fid, id: LockId, lock: Lock) {
@@ -120,8 +128,8 @@ impl Held {
     }
 
     /// The box wants `bits` of a lock back.
-    pub fn on_called(&mut self, lock: LockId, bits: Bits) -> Called {
-        let Some((fid, found)) = self.find_mut(lock) else {
+    pub fn on_called(&mut self, lock: LockId, bits: Bits, now: Mono) -> Called {
+        if self.find_mut(lock).is_none() {
             let Some(asked) = self.asked_for(lock) else {
                 return Called::Unknown;
             };
@@ -130,17 +138,36 @@ impl Held {
                 None => asked.called.push((lock, bits)),
             }
             return Called::Pending;
-        };
-        // What is done under a lock on all of a file rests on all of it.
-        let bits = if found.mode == Mode::Ex {
-            Bits::ALL
-        } else {
-            bits
-        };
-        let ends = found.bits.and(bits);
-        if ends.is_empty() {
-            return Called::Ending;
         }
+        match self.pins.on_called(lock, bits, now) {
+            Some(Waits::Fill) => return Called::Pending,
+            Some(Waits::Until(at)) => return Called::Later(at),
+            None => {}
+        }
+        let ending = self.end(lock, bits);
+        ending.map_or(Called::Ending, Called::Ends)
+    }
+
+    /// The moment is over for which the lock was kept for its pages.
+    pub fn unpin(&mut self, lock: LockId) -> Option<Ending> {
+        let called = self.pins.unpin(lock);
+        (!called.is_empty()).then(|| self.end(lock, called))?
+    }
+
+    /// These bits of a lock end, those that have not ended yet.
+    fn end(&mut self, lock: LockId, bits: Bits) -> Option<Ending> {
+        let (_, found) = self.find_mut(lock)?;
+        // What is done under a lock on all of a file rests on all of it.
+        let bits = match found.mode {
+            Mode::Ex => Bits::ALL,
+            _ => bits,
+        };
+        if found.bits.and(bits).is_empty() {
+            return None;
+        }
+        let bits = bits.with(self.pins.unpin(lock));
+        let (fid, found) = self.find_mut(lock)?;
+        let ends = found.bits.and(bits);
         found.bits = found.bits.without(ends);
         found.ending = found.ending.with(ends);
         let is_going = found.bits.is_empty();
@@ -152,7 +179,7 @@ impl Held {
             mode: found.mode,
         };
         self.going += usize::from(is_going);
-        Called::Ends(ending)
+        Some(ending)
     }
 
     /// The box knows that these bits have ended.
@@ -162,6 +189,7 @@ impl Held {
         };
         found.ending = found.ending.without(bits);
         if found.bits.is_empty() && found.ending.is_empty() {
+            self.pins.unpin(lock);
             self.locks.remove(&lock);
             self.going = self.going.saturating_sub(1);
             if let Some(locks) = self.files.get_mut(&fid) {
@@ -177,12 +205,9 @@ impl Held {
     pub fn give_up(&mut self, fid: Fid, bits: Bits) -> Vec<Ending> {
         let locks = self.files.get(&fid).into_iter().flatten();
         let ids: Vec<LockId> = locks.map(|(id, _)| *id).collect();
-        let ends = ids.into_iter().map(|id| self.on_called(id, bits));
-        ends.filter_map(|called| match called {
-            Called::Ends(ending) => Some(ending),
-            _ => None,
-        })
-        .collect()
+        ids.into_iter()
+            .filter_map(|id| self.end(id, bits))
+            .collect()
     }
 
     fn of(&self, fid: Fid) -> impl Iterator<Item = &Lock> {
@@ -225,6 +250,7 @@ impl Held {
         let ids = std::mem::take(&mut self.locks);
         let files = std::mem::take(&mut self.files);
         self.going = 0;
+        self.pins.clear();
         let of = |(id, fid): (&LockId, &Fid)| {
             let (_, lock) = files.get(fid)?.iter().find(|(of, _)| of == id)?;
             Some((*id, *fid, *lock))
@@ -279,6 +305,7 @@ impl Held {
     pub fn clear(&mut self) {
         self.locks.clear();
         self.files.clear();
+        self.pins.clear();
         self.going = 0;
     }
 
@@ -315,10 +342,13 @@ mod tests {
         let mut held = Held::default();
         let first = held.ask(3);
         let second = LockId(first.0 + 1);
-        assert_eq!(held.on_called(second, Bits::UPDATE), Called::Pending);
+        assert_eq!(
+            held.on_called(second, Bits::UPDATE, Mono::default()),
+            Called::Pending
+        );
         let all = Bits::LOOKUP.with(Bits::ATTRS);
-        assert_eq!(held.on_grant(&grant(first, 1, all)), None);
-        let ending = held.on_grant(&grant(second, 2, all)).expect("called");
+        assert_eq!(held.on_grant(&grant(first, 1, all), 0), None);
+        let ending = held.on_grant(&grant(second, 2, all), 0).expect("called");
         assert_eq!((ending.lock, ending.bits), (second, Bits::UPDATE));
         assert_eq!(held.bits(Fid::new(1, 2)), Bits::LOOKUP.with(Bits::PERM));
         assert_eq!(held.bits(Fid::new(1, 1)), all);
@@ -328,12 +358,15 @@ mod tests {
     fn a_lock_ends_bit_by_bit_and_each_once() {
         let mut held = Held::default();
         let lock = held.ask(1);
-        held.on_grant(&grant(lock, 1, Bits::ATTRS));
-        let Called::Ends(one) = held.on_called(lock, Bits::UPDATE) else {
+        held.on_grant(&grant(lock, 1, Bits::ATTRS), 0);
+        let Called::Ends(one) = held.on_called(lock, Bits::UPDATE, Mono::default()) else {
             panic!("it is held");
         };
-        assert_eq!(held.on_called(lock, Bits::UPDATE), Called::Ending);
-        let Called::Ends(two) = held.on_called(lock, Bits::ALL) else {
+        assert_eq!(
+            held.on_called(lock, Bits::UPDATE, Mono::default()),
+            Called::Ending
+        );
+        let Called::Ends(two) = held.on_called(lock, Bits::ALL, Mono::default()) else {
             panic!("PERM is held");
         };
         assert_eq!(two.bits, Bits::PERM);
@@ -358,8 +391,14 @@ mod tests {
             extent: Extent::ALL,
         };
         held.on_answered(&[want]);
-        assert_eq!(held.on_called(lock, Bits::ALL), Called::Unknown);
-        assert_eq!(held.on_called(LockId(999), Bits::ALL), Called::Unknown);
+        assert_eq!(
+            held.on_called(lock, Bits::ALL, Mono::default()),
+            Called::Unknown
+        );
+        assert_eq!(
+            held.on_called(LockId(999), Bits::ALL, Mono::default()),
+            Called::Unknown
+        );
     }
 
     /// L13, L10: only what bytes stored above depend on outlives a restart.
@@ -367,11 +406,14 @@ mod tests {
     fn the_right_to_write_is_kept_over_a_restart_l13() {
         let mut held = Held::default();
         let (a, b) = (held.ask(1), held.ask(1));
-        held.on_grant(&grant(a, 1, Bits::ATTRS));
-        held.on_grant(&LockGrant {
-            mode: Mode::Pw,
-            ..grant(b, 1, Bits::DATA)
-        });
+        held.on_grant(&grant(a, 1, Bits::ATTRS), 0);
+        held.on_grant(
+            &LockGrant {
+                mode: Mode::Pw,
+                ..grant(b, 1, Bits::DATA)
+            },
+            0,
+        );
         let (ends, kept) = held.keep_writing();
         assert_eq!(ends.len(), 1);
         assert_eq!((kept[0].lock, kept.len()), (b, 1));
@@ -386,12 +428,15 @@ mod tests {
     fn a_right_to_write_that_is_being_given_up_is_claimed_too_l13() {
         let mut held = Held::default();
         let (a, b) = (held.ask(1), held.ask(1));
-        held.on_grant(&grant(a, 1, Bits::DATA.with(Bits::PERM)));
-        held.on_grant(&LockGrant {
-            mode: Mode::Pw,
-            ..grant(b, 1, Bits::DATA)
-        });
-        let Called::Ends(ending) = held.on_called(b, Bits::DATA) else {
+        held.on_grant(&grant(a, 1, Bits::DATA.with(Bits::PERM)), 0);
+        held.on_grant(
+            &LockGrant {
+                mode: Mode::Pw,
+                ..grant(b, 1, Bits::DATA)
+            },
+            0,
+        );
+        let Called::Ends(ending) = held.on_called(b, Bits::DATA, Mono::default()) else {
             panic!("it is held");
         };
         let (ends, kept) = held.keep_writing();
@@ -401,7 +446,10 @@ mod tests {
             [Bits::PERM]
         );
         assert!(!held.covers_data(Fid::new(1, 1), Mode::Pr, Extent::ALL));
-        assert_eq!(held.on_called(b, Bits::DATA), Called::Ending);
+        assert_eq!(
+            held.on_called(b, Bits::DATA, Mono::default()),
+            Called::Ending
+        );
         held.on_ended(ending.lock, ending.bits);
         assert_eq!(held.len(), 0);
     }

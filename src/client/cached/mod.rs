@@ -24,12 +24,13 @@ mod known;
 mod lease;
 mod listings;
 pub mod opens;
+mod pins;
 mod recall;
 mod series;
 mod wants;
 mod xattrs;
 
-pub use ends::{claim, give_up, on_callback, on_evicted, on_restarted, watch};
+pub use ends::{claim, give_up, on_callback, on_evicted, on_filled, on_restarted, watch};
 pub use fetch::{on_lookup, on_read};
 pub use growth::watch as watch_growth;
 pub use listings::Remembered;
@@ -208,6 +209,12 @@ impl Cached {
         self.held.borrow().is_alone(fid, wants::all_of(kind))
     }
 
+    /// Did the bytes of this fill come with a lock that has not ended since?
+    #[must_use]
+    pub fn covers_fill(&self, fill: u64) -> bool {
+        self.held.borrow().pins.has(fill)
+    }
+
     /// Nothing of this file is remembered any more.
     pub fn forget(&self, fid: Fid) {
         self.known.borrow_mut().forget(fid, Bits::ALL);
@@ -384,7 +391,9 @@ pub fn on_answer<W: World>(
     let cached = &import.cached;
     let endings: Vec<_> = {
         let mut held = cached.held.borrow_mut();
-        let endings = granted.grants.iter().filter_map(|g| held.on_grant(g));
+        let fill = pending.context.fill_id;
+        let grants = granted.grants.iter();
+        let endings = grants.filter_map(|g| held.on_grant(g, fill));
         let endings = endings.collect();
         let asked = pending.asked.borrow();
         held.on_answered(&asked.wants);
@@ -524,13 +533,14 @@ mod tests {
         let cached = Cached::default();
         let fid = Fid::new(1, 2);
         let lock = cached.held.borrow_mut().ask(1);
-        cached.held.borrow_mut().on_grant(&LockGrant {
+        let grant = LockGrant {
             lock,
             fid,
             mode: Mode::Pr,
             bits: Bits::ATTRS,
             extent: Extent::ALL,
-        });
+        };
+        cached.held.borrow_mut().on_grant(&grant, 0);
         let told = |version| Attr {
             kind: FileKind::Regular,
             mode: 0o644,

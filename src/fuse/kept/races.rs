@@ -17,6 +17,8 @@ struct Taking {
     at: u64,
     /// None: everything.
     of: Option<(Fid, Bits, Extent)>,
+    /// For what is done here, not for a lock that ends.
+    is_own: bool,
 }
 
 impl Races {
@@ -28,11 +30,22 @@ impl Races {
 
     /// Notes a taking, and tells its number.
     pub fn note(&mut self, of: Option<(Fid, Bits, Extent)>) -> u64 {
+        self.push(of, false)
+    }
+
+    /// The same, if no lock ends: what was read under one that is held may be
+    /// over as well.
+    pub fn note_own(&mut self, of: Option<(Fid, Bits, Extent)>) -> u64 {
+        self.push(of, true)
+    }
+
+    fn push(&mut self, of: Option<(Fid, Bits, Extent)>, is_own: bool) -> u64 {
         self.last += 1;
         if self.log.len() >= REMEMBERED {
             self.log.pop_front();
         }
-        self.log.push_back(Taking { at: self.last, of });
+        let at = self.last;
+        self.log.push_back(Taking { at, of, is_own });
         self.last
     }
 
@@ -40,6 +53,23 @@ impl Races {
     /// Everything, where that is too long ago to be known.
     #[must_use]
     pub fn since(&self, begun: u64, fid: Fid, range: Extent) -> Bits {
+        self.taken(begun, (fid, range), |_| true)
+    }
+
+    /// Was data of `range` taken back after `begun` for more than the end of a
+    /// lock on the file?
+    #[must_use]
+    pub fn own_since(&self, begun: u64, fid: Fid, range: Extent) -> bool {
+        let is_own = |taking: &Taking| taking.is_own || taking.of.is_none();
+        self.taken(begun, (fid, range), is_own).has(Bits::DATA)
+    }
+
+    fn taken(
+        &self,
+        begun: u64,
+        (fid, range): (Fid, Extent),
+        counts: impl Fn(&Taking) -> bool,
+    ) -> Bits {
         if begun == self.last {
             return Bits::NONE;
         }
@@ -48,7 +78,8 @@ impl Races {
             return Bits::ALL;
         }
         let later = self.log.iter().rev().take_while(|t| t.at > begun);
-        later.fold(Bits::NONE, |bits, taking| match &taking.of {
+        let counted = later.filter(|taking| counts(taking));
+        counted.fold(Bits::NONE, |bits, taking| match &taking.of {
             None => Bits::ALL,
             Some((of, taken, within)) if *of == fid => {
                 let data = match within.overlaps(range) {
@@ -90,6 +121,20 @@ mod tests {
         assert!(races.since(0, A, part(9, 20)).has(Bits::LOOKUP));
         races.note(None);
         assert_eq!(races.since(begun, B, Extent::ALL), Bits::ALL);
+    }
+
+    #[test]
+    fn the_end_of_a_lock_is_told_from_what_is_done_here() {
+        let mut races = Races::default();
+        races.note(Some((A, Bits::DATA, part(0, 9))));
+        assert!(!races.own_since(0, A, part(0, 9)));
+        races.note_own(Some((A, Bits::DATA, part(0, 9))));
+        assert!(races.own_since(0, A, part(9, 20)));
+        assert!(!races.own_since(0, A, part(10, 20)));
+        let begun = races.now();
+        assert!(!races.own_since(begun, A, Extent::ALL));
+        races.note(None);
+        assert!(races.own_since(begun, A, Extent::ALL));
     }
 
     #[test]

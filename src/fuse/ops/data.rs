@@ -98,7 +98,10 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     }
 
     /// What fills pages and was overtaken by their taking back is asked again:
-    /// the kernel must not be given what is over, not even for a moment.
+    /// the kernel must not be given what is over, not even for a moment. It is
+    /// not over if a lock came with it that is still held: then what was called
+    /// back meanwhile is an earlier lock, and who asked again would never end
+    /// beside another who does the same.
     pub(super) async fn on_read(&self, from: &Origin, args: ReadIn) -> Result<Outcome, Errno> {
         let fid = self.node(from.head.nodeid)?.fid;
         let InHeader { nodeid, unique, .. } = from.head;
@@ -107,10 +110,17 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
             let begun = self.kept.borrow().races.now();
             let fill = self.kept.borrow().pages.purpose(nodeid, unique);
             let parts = self.read(from, fid, &args, fill).await?;
-            let gone = self.kept.borrow().races.since(begun, fid, range);
-            if fill == Fill::No || !gone.has(Bits::DATA) {
+            let is_gone = {
+                let races = &self.kept.borrow().races;
+                match self.upstream.covers_fill(unique) {
+                    true => races.own_since(begun, fid, range),
+                    false => races.since(begun, fid, range).has(Bits::DATA),
+                }
+            };
+            if fill == Fill::No || !is_gone {
                 return Ok(Outcome::Data(parts));
             }
+            self.upstream.filled(unique);
         }
     }
 
@@ -137,6 +147,10 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
             };
             let mut ask = self.plain(from, Request::Read(read));
             ask.context.fill = fill;
+            ask.context.fill_id = match fill {
+                Fill::No => 0,
+                _ => from.head.unique,
+            };
             let (reply, payload) = self.call(ask).await?;
             let Reply::Data(data) = reply else {
                 return Err(Errno::EIO);
@@ -154,6 +168,8 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
             if got == 0 {
                 return Err(Errno::EIO);
             }
+            // Who waits for the lock may be before the rest.
+            self.upstream.filled(from.head.unique);
         }
         Ok(parts)
     }

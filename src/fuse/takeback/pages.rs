@@ -129,11 +129,12 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
 
     fn note_data(&self, fid: Fid, range: Extent) -> u64 {
         let of = Some((fid, Bits::DATA, range));
-        self.kept.borrow_mut().races.note(of)
+        self.kept.borrow_mut().races.note_own(of)
     }
 
     /// A READ of pages was answered: if a taking left it out, now is its turn.
     pub(in crate::fuse) fn filled(&self, nodeid: u64, unique: u64) {
+        self.upstream.filled(unique);
         let ended = self.kept.borrow_mut().pages.end(nodeid, unique);
         let Some(fill) = ended.filter(|fill| fill.is_left_out) else {
             return;
