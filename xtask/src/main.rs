@@ -5,6 +5,7 @@ mod compare;
 mod shell;
 mod suites;
 mod test;
+mod watch;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Runs a program with its output shown; an error names it.
 pub fn run(program: &str, args: &[&str]) -> Result<(), String> {
@@ -16,14 +17,33 @@ pub fn run_in(
     args: &[&str],
     env: &[(&str, &OsStr)],
 ) -> Result<(), String> {
+    run_beside(dir, program, args, env, |_, _| {})
+}
+
+/// The same, while `beside` does something with its process until it is over.
+pub fn run_beside(
+    dir: &Path,
+    program: &str,
+    args: &[&str],
+    env: &[(&str, &OsStr)],
+    beside: impl FnOnce(u32, &AtomicBool) + Send,
+) -> Result<(), String> {
     eprintln!("+ {program} {}", args.join(" "));
-    let status = Command::new(program)
+    let mut child = Command::new(program)
         .args(args)
         .current_dir(dir)
         .envs(env.iter().copied())
         .stdin(Stdio::null())
-        .status()
+        .spawn()
         .map_err(|e| format!("{program}: {e}"))?;
+    let (pid, is_over) = (child.id(), AtomicBool::new(false));
+    let status = std::thread::scope(|scope| {
+        scope.spawn(|| beside(pid, &is_over));
+        let status = child.wait();
+        is_over.store(true, Ordering::Relaxed);
+        status
+    });
+    let status = status.map_err(|e| format!("{program}: {e}"))?;
     if status.success() {
         Ok(())
     } else {

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: the whole of CI, on anyone's machine.
 
-use crate::{shell, suites};
+use crate::{shell, suites, watch};
 use std::ffi::OsStr;
 use std::time::Instant;
 
@@ -27,7 +27,7 @@ pub fn run() -> Result<(), String> {
         "--no-fail-fast",
     ];
     let env: [(&str, &OsStr); 1] = [("FOREBAY_SUITES", bin.as_os_str())];
-    shell::run_in(&shell::root(), "cargo", &tests, &env)?;
+    shell::run_beside(&shell::root(), "cargo", &tests, &env, watch::watch)?;
     eprintln!("xtask test: all passed in {} s", begun.elapsed().as_secs());
     Ok(())
 }
