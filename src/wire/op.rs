@@ -249,6 +249,8 @@ record! {
         pub is_alone: bool,
         /// As what the client has answered left the file; `None`: as the box has it.
         pub attr: Option<Attr>,
+        /// The box has all of its extended attributes: none was changed here alone.
+        pub xattrs_at_box: bool,
     }
 }
 record! {

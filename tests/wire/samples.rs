@@ -429,6 +429,7 @@ pub fn requests() -> Vec<Request> {
             fid: fid(8),
             is_alone: true,
             attr: Some(attr(9)),
+            xattrs_at_box: true,
         }),
         Request::Write(Write {
             fid: fid(9),

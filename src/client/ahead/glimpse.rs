@@ -40,11 +40,18 @@ pub fn on_glimpse<W: World>(import: &Import<W>, head: &CallbackHead, asked: &Gli
             Known::Here(attr) => Some(attr),
             Known::Nothing | Known::AtBox => None,
         },
+        xattrs_at_box: !import.ahead.has_own_xattrs(asked.fid),
     });
     sender.push(import.ledger.borrow_mut().control(glimpsed).1);
 }
 
 impl Ahead {
+    /// Has this client changed extended attributes of a file that it has to
+    /// itself? The box may not have all of them; after that it is not looked at.
+    fn has_own_xattrs(&self, fid: Fid) -> bool {
+        self.tree.borrow().has_own_xattrs(fid)
+    }
+
     /// The connection is new: requests whose answers were lost are sent again.
     pub fn on_connected(&self) {
         self.resent.set(self.sent.get());
@@ -132,5 +139,24 @@ mod tests {
         // The lock begins to end.
         ahead.tree.borrow_mut().remove_root(FILE);
         assert_eq!(ahead.known(FILE), Known::Nothing);
+    }
+
+    /// For as long as the file is here, also when the box has answered.
+    #[test]
+    fn own_extended_attributes_are_told() {
+        let ahead = Ahead::default();
+        ahead
+            .tree
+            .borrow_mut()
+            .add_root(FILE, &attr(), Found::default());
+        change(&ahead);
+        assert!(!ahead.has_own_xattrs(FILE));
+        let xattrs = vec![(FILE, b"user.a".to_vec(), None)];
+        let change = Change {
+            xattrs,
+            ..Change::default()
+        };
+        ahead.tree.borrow_mut().apply(change, FILE);
+        assert!(ahead.has_own_xattrs(FILE));
     }
 }

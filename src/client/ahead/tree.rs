@@ -22,6 +22,8 @@ struct Node {
     root: Fid,
     /// Changes by this client that the box has not answered.
     unanswered: u32,
+    /// This client has changed its extended attributes.
+    has_own_xattrs: bool,
     /// The newest version that the box has shown.
     shown: u64,
 }
@@ -89,6 +91,7 @@ impl Tree {
             inode,
             root,
             unanswered: 0,
+            has_own_xattrs: false,
             shown,
         };
         self.nodes.insert(fid, node);
@@ -127,6 +130,12 @@ impl Tree {
     #[must_use]
     pub fn is_behind(&self, fid: Fid) -> bool {
         self.nodes.get(&fid).is_some_and(|node| node.unanswered > 0)
+    }
+
+    /// Has this client changed extended attributes of the file?
+    #[must_use]
+    pub fn has_own_xattrs(&self, fid: Fid) -> bool {
+        self.nodes.get(&fid).is_some_and(|node| node.has_own_xattrs)
     }
 
     #[must_use]
@@ -198,6 +207,9 @@ impl Tree {
             };
         }
         for (fid, name, value) in change.xattrs {
+            if let Some(node) = self.nodes.get_mut(&fid) {
+                node.has_own_xattrs = true;
+            }
             match value {
                 Some(value) => self.xattrs.insert((fid, name), value),
                 None => self.xattrs.remove(&(fid, name)),

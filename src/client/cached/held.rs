@@ -1,6 +1,7 @@
 //! The locks of a client, pure: which it has, which are on their way to it,
 //! and which are on their way back.
 
+use super::known::Asked as Since;
 use super::pins::{Pins, Waits};
 use crate::base::{Bits, Extent, Fid, FidMap, LockId, Mode, Mono};
 use crate::wire::{LockGrant, LockWant};
@@ -40,6 +41,30 @@ struct Lock {
     /// Those that are being given up.
     ending: Bits,
     extent: Extent,
+    came: Since,
+}
+
+/// How a lock has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Came {
+    pub at: Since,
+    /// What the pages are called whose bytes came with it, or 0.
+    pub fill: u64,
+}
+
+/// Which locks an answer may rest on: those that had come before it was asked
+/// for, and those that came with it. It may be older than one that came, with
+/// another answer, while it was on its way, and lack what was done before that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rests {
+    pub asked: Since,
+    pub came: Since,
+}
+
+impl Rests {
+    fn on(self, lock: &Lock) -> bool {
+        lock.came <= self.asked || lock.came == self.came
+    }
 }
 
 /// Lock ids that one request has asked for.
@@ -82,19 +107,20 @@ impl Held {
     }
 
     /// A lock is here. Bits that were called back meanwhile end at once, but if
-    /// it came with the bytes of pages: `fill` is what those are called (or 0).
-    pub fn on_grant(&mut self, grant: &LockGrant, fill: u64) -> Option<Ending> {
+    /// it came with the bytes of pages.
+    pub fn on_grant(&mut self, grant: &LockGrant, came: Came) -> Option<Ending> {
         let lock = Lock {
             mode: grant.mode,
             bits: grant.bits,
             ending: Bits::NONE,
             extent: grant.extent,
+            came: came.at,
         };
         self.insert(grant.fid, grant.lock, lock);
         let called = self.called_before(grant.lock);
-        if fill > 0 {
+        if came.fill > 0 {
             self.pins
-                .pin(grant.lock, fill, called.unwrap_or(Bits::NONE));
+                .pin(grant.lock, came.fill, called.unwrap_or(Bits::NONE));
             return None;
         }
         self.end(grant.lock, called?)
@@ -218,13 +244,13 @@ impl Held {
     /// The bits of a file that something may rest on; DATA if all of it is.
     #[must_use]
     pub fn bits(&self, fid: Fid) -> Bits {
-        self.of(fid).fold(Bits::NONE, |all, lock| {
-            let bits = match lock.extent == Extent::ALL {
-                true => lock.bits,
-                false => lock.bits.without(Bits::DATA),
-            };
-            all.with(bits)
-        })
+        bits_of(self.of(fid))
+    }
+
+    /// Those that what an answer shows of the file rests on.
+    #[must_use]
+    pub fn bits_under(&self, fid: Fid, rests: Rests) -> Bits {
+        bits_of(self.of(fid).filter(|lock| rests.on(lock)))
     }
 
     /// Has the client all of these bits of the file to itself?
@@ -322,9 +348,20 @@ impl Held {
     }
 }
 
+fn bits_of<'a>(locks: impl Iterator<Item = &'a Lock>) -> Bits {
+    locks.fold(Bits::NONE, |all, lock| {
+        let bits = match lock.extent == Extent::ALL {
+            true => lock.bits,
+            false => lock.bits.without(Bits::DATA),
+        };
+        all.with(bits)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::cached::known::Known;
 
     fn grant(lock: LockId, n: u32, bits: Bits) -> LockGrant {
         LockGrant {
@@ -347,8 +384,10 @@ mod tests {
             Called::Pending
         );
         let all = Bits::LOOKUP.with(Bits::ATTRS);
-        assert_eq!(held.on_grant(&grant(first, 1, all), 0), None);
-        let ending = held.on_grant(&grant(second, 2, all), 0).expect("called");
+        assert_eq!(held.on_grant(&grant(first, 1, all), Came::default()), None);
+        let ending = held
+            .on_grant(&grant(second, 2, all), Came::default())
+            .expect("called");
         assert_eq!((ending.lock, ending.bits), (second, Bits::UPDATE));
         assert_eq!(held.bits(Fid::new(1, 2)), Bits::LOOKUP.with(Bits::PERM));
         assert_eq!(held.bits(Fid::new(1, 1)), all);
@@ -358,7 +397,7 @@ mod tests {
     fn a_lock_ends_bit_by_bit_and_each_once() {
         let mut held = Held::default();
         let lock = held.ask(1);
-        held.on_grant(&grant(lock, 1, Bits::ATTRS), 0);
+        held.on_grant(&grant(lock, 1, Bits::ATTRS), Came::default());
         let Called::Ends(one) = held.on_called(lock, Bits::UPDATE, Mono::default()) else {
             panic!("it is held");
         };
@@ -376,6 +415,23 @@ mod tests {
         held.on_ended(one.lock, one.bits);
         assert_eq!(held.len(), 0);
         assert!(held.files.is_empty());
+    }
+
+    /// What was asked for before a lock came, by another request, may have been
+    /// answered before it was granted, and be older.
+    #[test]
+    fn an_answer_rests_on_locks_that_were_there_or_came_with_it() {
+        let mut known = Known::default();
+        let mut held = Held::default();
+        let (early, late) = (known.ask(), held.ask(1));
+        let at = known.arrive();
+        let fid = Fid::new(1, 1);
+        held.on_grant(&grant(late, 1, Bits::UPDATE), Came { at, fill: 0 });
+        let under = |asked, came| held.bits_under(fid, Rests { asked, came });
+        assert_eq!(under(early, early), Bits::NONE);
+        assert_eq!(under(early, at), Bits::UPDATE, "it brought the lock");
+        let next = known.ask();
+        assert_eq!(under(next, next), Bits::UPDATE);
     }
 
     #[test]
@@ -406,13 +462,13 @@ mod tests {
     fn the_right_to_write_is_kept_over_a_restart_l13() {
         let mut held = Held::default();
         let (a, b) = (held.ask(1), held.ask(1));
-        held.on_grant(&grant(a, 1, Bits::ATTRS), 0);
+        held.on_grant(&grant(a, 1, Bits::ATTRS), Came::default());
         held.on_grant(
             &LockGrant {
                 mode: Mode::Pw,
                 ..grant(b, 1, Bits::DATA)
             },
-            0,
+            Came::default(),
         );
         let (ends, kept) = held.keep_writing();
         assert_eq!(ends.len(), 1);
@@ -428,13 +484,13 @@ mod tests {
     fn a_right_to_write_that_is_being_given_up_is_claimed_too_l13() {
         let mut held = Held::default();
         let (a, b) = (held.ask(1), held.ask(1));
-        held.on_grant(&grant(a, 1, Bits::DATA.with(Bits::PERM)), 0);
+        held.on_grant(&grant(a, 1, Bits::DATA.with(Bits::PERM)), Came::default());
         held.on_grant(
             &LockGrant {
                 mode: Mode::Pw,
                 ..grant(b, 1, Bits::DATA)
             },
-            0,
+            Came::default(),
         );
         let Called::Ends(ending) = held.on_called(b, Bits::DATA, Mono::default()) else {
             panic!("it is held");

@@ -38,7 +38,8 @@ struct Own {
     version: u64,
 }
 
-/// When an answer was asked for, in numbers of own changes.
+/// When an answer was asked for, or a lock came, in numbers of own changes and
+/// of answers that brought locks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Asked(u64);
 
@@ -59,6 +60,12 @@ impl Known {
     /// A question is asked now.
     #[must_use]
     pub fn ask(&self) -> Asked {
+        Asked(self.changes)
+    }
+
+    /// Locks have come: whatever is asked from now on is answered under them.
+    pub fn arrive(&mut self) -> Asked {
+        self.changes += 1;
         Asked(self.changes)
     }
 

@@ -47,7 +47,7 @@ use crate::wire::{Asked, Features, Granted, LockCancel, Reply, Request};
 use crate::world::World;
 use contents::Contents;
 use follow::Follow;
-use held::Held;
+use held::{Came, Held, Rests};
 use interest::Interest;
 use known::Known;
 use lease::Lease;
@@ -389,11 +389,18 @@ pub fn on_answer<W: World>(
         return;
     }
     let cached = &import.cached;
+    let asked = pending.since.get();
+    let at = match granted.grants.is_empty() {
+        true => asked,
+        false => cached.known.borrow_mut().arrive(),
+    };
+    let rests = Rests { asked, came: at };
     let endings: Vec<_> = {
-        let mut held = cached.held.borrow_mut();
         let fill = pending.context.fill_id;
+        let came = Came { at, fill };
+        let mut held = cached.held.borrow_mut();
         let grants = granted.grants.iter();
-        let endings = grants.filter_map(|g| held.on_grant(g, fill));
+        let endings = grants.filter_map(|g| held.on_grant(g, came));
         let endings = endings.collect();
         let asked = pending.asked.borrow();
         held.on_answered(&asked.wants);
@@ -405,11 +412,10 @@ pub fn on_answer<W: World>(
     let request = pending.request.borrow();
     for shown in &granted.shown {
         cached.known.borrow_mut().on_own(shown.fid, &shown.attr);
-        learn_attr(cached, shown.fid, &shown.attr, pending.since.get());
+        learn_attr(cached, shown.fid, &shown.attr, rests);
     }
-    let since = pending.since.get();
-    learn(cached, &request, outcome, since);
-    recall::learn(cached, &pending.context, &request, outcome, since);
+    learn(cached, &request, outcome, rests);
+    recall::learn(cached, &pending.context, &request, outcome, rests);
     // What was written ahead is kept as it was decided.
     if !(pending.is_ahead() && matches!(*request, Request::Write(_))) {
         recall::on_own(cached, &pending.context, &request);
@@ -424,37 +430,38 @@ pub fn on_answer<W: World>(
 }
 
 /// Takes in what an answer shows, as far as locks cover it now.
-fn learn(cached: &Cached, request: &Request, outcome: &Outcome, since: Since) {
+fn learn(cached: &Cached, request: &Request, outcome: &Outcome, rests: Rests) {
     match (request, outcome) {
         (Request::Lookup(op), Ok((Reply::Entry(entry), bytes))) => {
             if bytes.is_some() {
                 cached.interest.borrow_mut().on_bytes(op.parent);
             }
-            learn_attr(cached, entry.fid, &entry.attr, since);
-            learn_name(cached, (op.parent, &op.name), entry.fid, since);
+            learn_attr(cached, entry.fid, &entry.attr, rests);
+            learn_name(cached, (op.parent, &op.name), entry.fid, rests);
         }
         (Request::Lookup(op), Err(CallError::Failed(Errno::ENOENT))) => {
             let mut series = cached.series.borrow_mut();
             series.on_absent(op.parent, &op.name);
-            let is_covered = cached.held.borrow().bits(op.parent).has(Bits::UPDATE);
+            let held = cached.held.borrow();
+            let is_covered = held.bits_under(op.parent, rests).has(Bits::UPDATE);
             if is_covered {
                 let mut known = cached.known.borrow_mut();
-                known.on_absent(op.parent, &op.name, since);
+                known.on_absent(op.parent, &op.name, rests.asked);
             }
         }
         (Request::Write(op), Ok((Reply::Written(done), _))) => {
             cached.known.borrow_mut().on_own(op.fid, &done.attr);
-            learn_attr(cached, op.fid, &done.attr, since);
+            learn_attr(cached, op.fid, &done.attr, rests);
         }
         (Request::CopyRange(op), Ok((Reply::Written(done), _))) => {
             cached.known.borrow_mut().on_own(op.to, &done.attr);
-            learn_attr(cached, op.to, &done.attr, since);
+            learn_attr(cached, op.to, &done.attr, rests);
         }
         (Request::Readdir(op), Ok((Reply::Listing(listing), _))) => {
             for found in &listing.entries {
                 if let Some(attr) = &found.attr {
-                    learn_attr(cached, found.fid, attr, since);
-                    learn_name(cached, (op.fid, &found.name), found.fid, since);
+                    learn_attr(cached, found.fid, attr, rests);
+                    learn_name(cached, (op.fid, &found.name), found.fid, rests);
                 }
             }
         }
@@ -462,15 +469,15 @@ fn learn(cached: &Cached, request: &Request, outcome: &Outcome, since: Since) {
             if !matches!(request, Request::Getattr(_) | Request::Open(_)) {
                 cached.known.borrow_mut().on_own(entry.fid, &entry.attr);
             }
-            learn_attr(cached, entry.fid, &entry.attr, since);
+            learn_attr(cached, entry.fid, &entry.attr, rests);
             match request {
                 Request::Create(op) => {
                     if let Some(name) = &op.name {
-                        learn_name(cached, (op.parent, name), entry.fid, since);
+                        learn_name(cached, (op.parent, name), entry.fid, rests);
                     }
                 }
                 Request::Link(op) => {
-                    learn_name(cached, (op.parent, &op.name), entry.fid, since);
+                    learn_name(cached, (op.parent, &op.name), entry.fid, rests);
                 }
                 _ => {}
             }
@@ -481,16 +488,18 @@ fn learn(cached: &Cached, request: &Request, outcome: &Outcome, since: Since) {
 
 /// Attributes without a version were told by another client that has the file
 /// to itself; a lock that is held by now came with newer ones.
-fn learn_attr(cached: &Cached, fid: Fid, attr: &Attr, since: Since) {
-    if attr.version > 0 && cached.held.borrow().bits(fid).has(Bits::ATTRS) {
-        cached.known.borrow_mut().on_attr(fid, attr, since);
+fn learn_attr(cached: &Cached, fid: Fid, attr: &Attr, rests: Rests) {
+    let bits = cached.held.borrow().bits_under(fid, rests);
+    if attr.version > 0 && bits.has(Bits::ATTRS) {
+        cached.known.borrow_mut().on_attr(fid, attr, rests.asked);
     }
 }
 
-fn learn_name(cached: &Cached, (dir, name): (Fid, &Name), fid: Fid, since: Since) {
-    if cached.held.borrow().bits(fid).has(Bits::LOOKUP) {
+fn learn_name(cached: &Cached, (dir, name): (Fid, &Name), fid: Fid, rests: Rests) {
+    let bits = cached.held.borrow().bits_under(fid, rests);
+    if bits.has(Bits::LOOKUP) {
         let mut known = cached.known.borrow_mut();
-        known.on_name(dir, name, fid, since);
+        known.on_name(dir, name, fid, rests.asked);
     }
 }
 
@@ -525,6 +534,40 @@ mod tests {
     use super::*;
     use crate::base::{Extent, Mode, Time};
     use crate::wire::LockGrant;
+    use crate::wire::op::Intent;
+
+    /// Two answers cross: one was formed before another client made a name, the
+    /// other brought the lock on the directory after that.
+    #[test]
+    fn an_answer_that_a_lock_has_overtaken_is_not_remembered() {
+        let cached = Cached::default();
+        let (dir, name) = (Fid::new(1, 2), Name::new(b"n").expect("a name"));
+        let request = Request::Lookup(Named {
+            parent: dir,
+            name: name.clone(),
+            intent: Intent::default(),
+        });
+        let absent = Err(CallError::Failed(Errno::ENOENT));
+        let asked = cached.since();
+        let lock = cached.held.borrow_mut().ask(1);
+        let at = cached.known.borrow_mut().arrive();
+        let grant = LockGrant {
+            lock,
+            fid: dir,
+            mode: Mode::Pr,
+            bits: Bits::UPDATE,
+            extent: Extent::ALL,
+        };
+        let came = Came { at, fill: 0 };
+        cached.held.borrow_mut().on_grant(&grant, came);
+        let is_absent = || cached.known.borrow_mut().is_absent(dir, &name);
+        let rests = Rests { asked, came: asked };
+        learn(&cached, &request, &absent, rests);
+        assert!(!is_absent());
+        let rests = Rests { asked, came: at };
+        learn(&cached, &request, &absent, rests);
+        assert!(is_absent(), "it brought the lock itself");
+    }
 
     /// What another client said of a file may come after the lock has, and would
     /// be believed under it then.
@@ -540,7 +583,7 @@ mod tests {
             bits: Bits::ATTRS,
             extent: Extent::ALL,
         };
-        cached.held.borrow_mut().on_grant(&grant, 0);
+        cached.held.borrow_mut().on_grant(&grant, Came::default());
         let told = |version| Attr {
             kind: FileKind::Regular,
             mode: 0o644,
@@ -557,9 +600,11 @@ mod tests {
             btime: Time::default(),
             version,
         };
-        learn_attr(&cached, fid, &told(0), cached.since());
+        let asked = cached.since();
+        let rests = Rests { asked, came: asked };
+        learn_attr(&cached, fid, &told(0), rests);
         assert_eq!(cached.attr(fid), None);
-        learn_attr(&cached, fid, &told(1), cached.since());
+        learn_attr(&cached, fid, &told(1), rests);
         assert_eq!(cached.attr(fid), Some(told(1)));
     }
 }

@@ -1,7 +1,7 @@
 //! Listings, extended attributes and small files' bytes: answered from what is
 //! remembered, learnt from answers, and forgotten for the client's own changes.
 
-use super::known::Asked as Since;
+use super::held::Rests;
 use super::xattrs::{LISTED, covers};
 use super::{Cached, attr};
 use crate::base::codec::Bytes;
@@ -95,38 +95,42 @@ pub fn learn(
     context: &Context,
     request: &Request,
     outcome: &Outcome,
-    since: Since,
+    rests: Rests,
 ) {
-    let is_fresh = |fid| cached.known.borrow().is_fresh(fid, since);
+    let is_fresh = |fid| cached.known.borrow().is_fresh(fid, rests.asked);
+    let holds = |fid, bits| {
+        let held = cached.held.borrow();
+        held.bits_under(fid, rests).has(bits)
+    };
     match (request, outcome) {
         (Request::XattrGet(op), Ok((Reply::Blob(blob), _)))
-            if holds(cached, op.fid, covers(&op.name.0)) && is_fresh(op.fid) =>
+            if holds(op.fid, covers(&op.name.0)) && is_fresh(op.fid) =>
         {
             let value = Some(&blob.bytes.0[..]);
             let xattrs = &mut cached.xattrs.borrow_mut();
             xattrs.on_value(op.fid, &op.name.0, value);
         }
         (Request::XattrGet(op), Err(CallError::Failed(Errno::ENODATA)))
-            if holds(cached, op.fid, covers(&op.name.0)) && is_fresh(op.fid) =>
+            if holds(op.fid, covers(&op.name.0)) && is_fresh(op.fid) =>
         {
             let xattrs = &mut cached.xattrs.borrow_mut();
             xattrs.on_value(op.fid, &op.name.0, None);
         }
         (Request::XattrList(op), Ok((Reply::Blob(blob), _)))
-            if holds(cached, op.fid, LISTED) && is_fresh(op.fid) =>
+            if holds(op.fid, LISTED) && is_fresh(op.fid) =>
         {
             let xattrs = &mut cached.xattrs.borrow_mut();
             xattrs.on_list(op.fid, context.cred.uid == 0, &blob.bytes.0);
         }
         (Request::Readdir(op), Ok((Reply::Listing(part), _)))
-            if holds(cached, op.fid, Bits::UPDATE) && is_fresh(op.fid) =>
+            if holds(op.fid, Bits::UPDATE) && is_fresh(op.fid) =>
         {
             cached.listings.borrow_mut().on_part(op, part);
         }
         (
             Request::Lookup(_) | Request::Getattr(_) | Request::Open(_),
             Ok((Reply::Entry(entry), Some(bytes))),
-        ) if holds(cached, entry.fid, Bits::DATA)
+        ) if holds(entry.fid, Bits::DATA)
             && is_fresh(entry.fid)
             && entry.attr.size == bytes.len() as u64 =>
         {

@@ -42,11 +42,12 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What the holder of a file said of it.
 #[derive(Clone, Debug)]
-pub enum Said {
-    /// It is like this.
-    Attr(Attr),
-    /// It is as the box has it: nothing that was answered is missing there.
-    AsHere,
+pub struct Said {
+    /// It is like this; `None`: as the box has it, where nothing is missing that
+    /// was answered.
+    attr: Option<Attr>,
+    /// Its extended attributes are as the box has them.
+    xattrs_here: bool,
 }
 
 /// Questions under way: at most one for each request.
@@ -120,13 +121,10 @@ pub fn on_glimpsed<W: World>(shard: &Rc<Shard<W>>, export: &Export, glimpsed: Gl
     let Some(question) = asked.get(&key).filter(|q| q.fid == glimpsed.fid) else {
         return;
     };
-    question
-        .answer
-        .set(match (glimpsed.is_alone, glimpsed.attr) {
-            (false, _) => None,
-            (true, None) => Some(Said::AsHere),
-            (true, Some(attr)) => Some(Said::Attr(attr)),
-        });
+    question.answer.set(glimpsed.is_alone.then_some(Said {
+        attr: glimpsed.attr,
+        xattrs_here: glimpsed.xattrs_at_box,
+    }));
 }
 
 /// The file as its holder said, to be shown to others. `None` if that differs
@@ -138,10 +136,7 @@ pub fn on_glimpsed<W: World>(shard: &Rc<Shard<W>>, export: &Export, glimpsed: Gl
 /// reach the box. An answer without one is never remembered.
 #[must_use]
 pub fn shown(here: &Attr, said: &Said) -> Option<Attr> {
-    let said = match said {
-        Said::AsHere => here,
-        Said::Attr(attr) => attr,
-    };
+    let said = said.attr.as_ref().unwrap_or(here);
     let shown = Attr {
         size: said.size,
         blocks: said.blocks,
@@ -156,6 +151,13 @@ pub fn shown(here: &Attr, said: &Said) -> Option<Attr> {
         ..said.clone()
     };
     (is_all == shown).then_some(shown)
+}
+
+/// Are extended attributes here as the file's holder shows them, ACLs among them,
+/// which go with the mode?
+#[must_use]
+pub fn has_xattrs(here: &Attr, said: &Said) -> bool {
+    said.xattrs_here && shown(here, said).is_some()
 }
 
 /// A holder was believed.

@@ -180,17 +180,44 @@ impl<'a, W: World> Call<'a, W> {
     /// has it to himself and is changing it is in the way, as he says that it is.
     pub fn see(&self, fid: Fid, bits: Bits, inode: &mut Inode) -> Result<Source, Stop> {
         let touch = Touch::see(fid, bits);
+        let told = |said: &Said| glimpse::shown(&inode.attr, said);
+        match self.look(touch, inode, told)? {
+            None => Ok(Source::Here),
+            Some(shown) => {
+                inode.attr = shown;
+                Ok(Source::Glimpsed)
+            }
+        }
+    }
+
+    /// For an answer that shows extended attributes, or ACLs: they are as they
+    /// are here, also if somebody has the file to himself who has changed none.
+    pub fn see_xattrs(&self, fid: Fid, inode: &Inode) -> Result<Source, Stop> {
+        let touch = Touch::see(fid, Bits::XATTR.with(Bits::PERM));
+        let told = |said: &Said| glimpse::has_xattrs(&inode.attr, said).then_some(());
+        let told = self.look(touch, inode, told)?;
+        Ok(told.map_or(Source::Here, |()| Source::Glimpsed))
+    }
+
+    /// `None` if nobody is in the way; what was `told` by the one who is, if he is
+    /// to be believed.
+    fn look<T>(
+        &self,
+        touch: Touch,
+        inode: &Inode,
+        told: impl FnOnce(&Said) -> Option<T>,
+    ) -> Result<Option<T>, Stop> {
+        let fid = touch.fid;
         let Err(blocked) = self.touch([touch]) else {
-            return Ok(Source::Here);
+            return Ok(None);
         };
         let sole = self.shard.locks.sole(self.export.holder, &touch);
         let mut glimpse = self.glimpse.borrow_mut();
         match &*glimpse {
             Glimpse::Asked(of, asked, Some(said)) if *of == fid && sole == Some(*asked) => {
-                let shown = glimpse::shown(&inode.attr, said).ok_or(blocked)?;
+                let told = told(said).ok_or(blocked)?;
                 glimpse::count(self.shard);
-                inode.attr = shown;
-                return Ok(Source::Glimpsed);
+                return Ok(Some(told));
             }
             Glimpse::Unasked => {
                 if let Some(sole) = sole.filter(|_| self.may_glimpse(fid, inode)) {

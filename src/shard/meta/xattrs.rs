@@ -1,21 +1,15 @@
 //! Handlers of extended attributes.
 
-use super::call::{Call, answered, done};
+use super::call::{Call, Source, answered, done};
 use super::shown;
+use crate::base::Errno;
 use crate::base::codec::Bytes;
-use crate::base::{Bits, Errno, Fid};
 use crate::namespace::{Stop, xattr};
 use crate::shard::Outgoing;
-use crate::shard::locks::Touch;
 use crate::wire::Reply;
 use crate::wire::locks::Of;
 use crate::wire::op::{self, Blob};
 use crate::world::World;
-
-/// An ACL is shown as an xattr.
-fn seen(fid: Fid) -> Touch {
-    Touch::see(fid, Bits::XATTR.with(Bits::PERM))
-}
 
 pub async fn xattr_get<W: World>(
     call: &Call<'_, W>,
@@ -23,9 +17,10 @@ pub async fn xattr_get<W: World>(
 ) -> Result<Outgoing, Errno> {
     let value = call
         .decide(|view| {
-            call.touch([seen(op.fid)])?;
+            let source = call.see_xattrs(op.fid, &call.inode(view, op.fid)?)?;
             let value = xattr::get(view, call.ctx(), op.fid, &op.name.0);
-            if matches!(value, Ok(_) | Err(Stop::Refused(Errno::ENODATA))) {
+            let is_told = matches!(value, Ok(_) | Err(Stop::Refused(Errno::ENODATA)));
+            if is_told && source == Source::Here {
                 call.grant(Of::Object, op.fid);
             }
             value
@@ -39,9 +34,11 @@ pub async fn xattr_get<W: World>(
 pub async fn xattr_list<W: World>(call: &Call<'_, W>, op: &op::OfFile) -> Result<Outgoing, Errno> {
     let names = call
         .decide(|view| {
-            call.touch([seen(op.fid)])?;
+            let source = call.see_xattrs(op.fid, &call.inode(view, op.fid)?)?;
             let names = xattr::list(view, call.ctx(), op.fid)?;
-            call.grant(Of::Object, op.fid);
+            if source == Source::Here {
+                call.grant(Of::Object, op.fid);
+            }
             Ok(names)
         })
         .await?;

@@ -2,14 +2,15 @@
 
 use super::puppet::{LOCK, Puppet, alone, handle};
 use super::{ask, counted, create, getattr};
-use forebay::base::{Attr, Bits, Extent, Fid, FileKind, LockId, Mode, SetAttr};
-use forebay::client::Client;
+use forebay::base::codec::Bytes;
+use forebay::base::{Attr, Bits, Errno, Extent, Fid, FileKind, LockId, Mode, SetAttr};
+use forebay::client::{CallError, Client};
 use forebay::sim::{Cluster, SimWorld};
 use forebay::wire::locks::Of;
 use forebay::wire::op::{self, Empty, Glimpsed, Intent};
 use forebay::wire::{Callback, Features, LockWant, Reply, Request};
 use forebay::world::World;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
@@ -66,6 +67,7 @@ impl Scene {
             fid,
             is_alone: true,
             attr: Some(attr),
+            xattrs_at_box: false,
         });
     }
 
@@ -149,6 +151,7 @@ fn the_box_is_believed_where_the_holder_says_so() {
             fid,
             is_alone: true,
             attr: None,
+            xattrs_at_box: false,
         });
         let attr = Attr {
             version: 0,
@@ -157,6 +160,64 @@ fn the_box_is_believed_where_the_holder_says_so() {
         assert_eq!(s.shown(&seen).await, attr);
         assert_eq!(s.glimpses().await, 1);
     });
+}
+
+/// Extended attributes are as the box has them, if their holder has changed none,
+/// nor what an ACL depends on. What is asked so is not remembered.
+#[test]
+fn extended_attributes_are_the_boxs_where_the_holder_has_none_of_its_own() {
+    type Ask = fn(Fid) -> Request;
+    let asks: [Ask; 2] = [
+        |fid| {
+            let name = Bytes(b"user.a".to_vec());
+            Request::XattrGet(op::XattrName { fid, name })
+        },
+        |fid| {
+            let intent = Intent::default();
+            Request::XattrList(op::OfFile { fid, intent })
+        },
+    ];
+    let chmod: fn(&mut Attr) = |attr| attr.mode ^= 0o22;
+    let same: fn(&mut Attr) = |_| {};
+    let cases = [
+        (true, same, true),
+        (false, same, false),
+        (true, chmod, false),
+    ];
+    for (ask_for, (xattrs_at_box, change, is_believed)) in
+        asks.iter().flat_map(|a| cases.map(|c| (a, c)))
+    {
+        on_file(async |mut s| {
+            let (b, fid, done) = (s.b.clone(), s.fid, Rc::new(Cell::new(false)));
+            let (request, told) = (ask_for(fid), Rc::clone(&done));
+            b.world().clone().spawn(async move {
+                let answer = ask(&b, request).await;
+                assert!(matches!(
+                    answer,
+                    Ok(Reply::Blob(_)) | Err(CallError::Failed(Errno::ENODATA))
+                ));
+                told.set(true);
+            });
+            let lock = s.holder.question().await;
+            let mut attr = s.longer();
+            change(&mut attr);
+            s.holder.answer(Glimpsed {
+                lock,
+                fid,
+                is_alone: true,
+                attr: Some(attr),
+                xattrs_at_box,
+            });
+            if !is_believed {
+                s.holder.gives_up().await;
+            }
+            s.cluster.sim.sleep(Duration::from_millis(200)).await;
+            assert!(done.get());
+            assert_eq!(s.glimpses().await, u64::from(is_believed));
+            let called = counted(&s.cluster, "locks called back").await;
+            assert_eq!(called, u64::from(!is_believed));
+        });
+    }
 }
 
 /// The holder knows nothing, or says what the box has not accepted.
@@ -193,6 +254,7 @@ fn who_cannot_be_believed_is_called_back() {
             fid,
             is_alone: false,
             attr: Some(s.longer()),
+            xattrs_at_box: true,
         });
         s.holder.gives_up().await;
         assert_eq!(s.shown(&seen).await.size, 0);
@@ -211,6 +273,7 @@ fn late_and_forged_answers_change_nothing() {
             fid: s.fid,
             is_alone: true,
             attr: Some(s.longer()),
+            xattrs_at_box: true,
         };
         other.answer(forged.clone());
         s.holder.answer(Glimpsed {
