@@ -32,6 +32,17 @@ pub struct Change {
     pub forgotten: Vec<(Fid, Option<Identity>)>,
 }
 
+impl Change {
+    /// The directory in which this makes a new file, and does nothing else.
+    #[must_use]
+    pub fn made_in(&self) -> Option<Fid> {
+        match (&self.born, &self.slots[..]) {
+            (Some(_), [(dir, _, Some(_))]) => Some(*dir),
+            _ => None,
+        }
+    }
+}
+
 /// File, name, and the new value or none.
 pub type XattrChange = (Fid, Vec<u8>, Option<Rc<[u8]>>);
 

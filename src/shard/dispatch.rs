@@ -21,12 +21,11 @@ pub async fn run<W: World>(
         Ok(call) => attempt(&call).await,
         Err(errno) => Err(errno),
     };
-    shard.counters.on_request(out.as_ref().err().copied());
-    out.unwrap_or_else(|errno| Outgoing {
-        result: Err(errno),
-        transno: Transno(0),
-        lsn: Lsn(0),
-    })
+    let out = out.unwrap_or_else(meta::refused);
+    shard
+        .counters
+        .on_request(out.result.as_ref().err().copied());
+    out
 }
 
 /// The reply of an operation that was done before is given again from its

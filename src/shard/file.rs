@@ -296,7 +296,7 @@ async fn edit<W: World, T>(
         let meta = &call.shard.meta;
         let committed = call.shard.flash.last_committed();
         let by = (call.incoming.client, transno);
-        meta.note_unseen(by, committed, std::iter::once(fid));
+        meta.note_unseen(by, committed, std::iter::once(fid), None);
         call.grant(Of::Object, fid);
         Ok(Outgoing {
             result: Ok((reply, Vec::new())),

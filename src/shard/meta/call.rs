@@ -334,7 +334,7 @@ impl<'a, W: World> Call<'a, W> {
         let (locks, holder) = (&self.shard.locks, self.export.holder);
         let touches = locks::of_change(&view, &change, |fid| locks.is_shared(holder, fid))?;
         self.touch(touches)?;
-        let orphans = change.orphans.clone();
+        let (orphans, made_in) = (change.orphans.clone(), change.made_in());
         let tx = stage(self.shard, &self.target, &mut change)?;
         let reply = reply(&change);
         let (transno, lsn) = self.shard.seal(tx, self.incoming, &reply)?;
@@ -346,7 +346,7 @@ impl<'a, W: World> Call<'a, W> {
         let touched = change.inodes.iter().map(|(fid, _)| *fid);
         let committed = self.shard.flash.last_committed();
         let by = (self.incoming.client, transno);
-        self.shard.meta.note_unseen(by, committed, touched);
+        self.shard.meta.note_unseen(by, committed, touched, made_in);
         Ok(Outgoing {
             result: Ok((reply, Vec::new())),
             transno,
@@ -384,6 +384,16 @@ pub fn answered(reply: Reply) -> Outgoing {
 pub fn answered_with(reply: Reply, bytes: Vec<Slice>) -> Outgoing {
     Outgoing {
         result: Ok((reply, bytes)),
+        transno: Transno(0),
+        lsn: Lsn(0),
+    }
+}
+
+/// A refusal that has waited for what it rests on (L9).
+#[must_use]
+pub fn refused(errno: Errno) -> Outgoing {
+    Outgoing {
+        result: Err(errno),
         transno: Transno(0),
         lsn: Lsn(0),
     }

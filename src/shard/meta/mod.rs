@@ -31,7 +31,7 @@ mod view;
 mod xattrs;
 
 pub use attrs::{getattr, setattr, statfs};
-pub use call::{Call, answered, entry};
+pub use call::{Call, answered, entry, refused};
 #[cfg(test)]
 pub(in crate::shard) use decide::applied as decided;
 pub(in crate::shard) use decide::{data_stop, stage_into};

@@ -1,6 +1,6 @@
 //! Handlers of operations on names.
 
-use super::call::{Call, Source, answered, answered_with, done, entry, entry_of};
+use super::call::{Call, Source, answered, answered_with, done, entry, entry_of, refused};
 use super::{FlashView, fids, inline, opens, shown};
 use crate::base::codec::Bytes;
 use crate::base::{Bits, Errno, FileKind};
@@ -17,7 +17,7 @@ use crate::world::World;
 
 pub async fn lookup<W: World>(call: &Call<'_, W>, op: &op::Named) -> Result<Outgoing, Errno> {
     let (parent, name) = (op.parent, &op.name);
-    let (fid, inode, source) = call
+    let found = call
         .decide(|view| {
             call.touch([Touch::see(parent, Bits::ATTRS)])?;
             let found = entries::lookup(view, call.ctx(), parent, name);
@@ -33,9 +33,13 @@ pub async fn lookup<W: World>(call: &Call<'_, W>, op: &op::Named) -> Result<Outg
             call.grant(Of::Parent, parent);
             Ok((fid, inode, source))
         })
-        .await?;
+        .await;
+    shown::settle_names(call.shard, call.incoming, parent).await?;
+    if found == Err(Errno::ENOENT) {
+        return Ok(refused(Errno::ENOENT));
+    }
+    let (fid, inode, source) = found?;
     let bytes = inline::bytes(call, fid, (&inode, source)).await;
-    shown::settle(call.shard, call.incoming, parent).await?;
     shown::settle(call.shard, call.incoming, fid).await?;
     Ok(answered_with(entry(fid, &inode, false), bytes))
 }

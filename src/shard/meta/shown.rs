@@ -14,10 +14,28 @@ use std::collections::BTreeMap;
 /// Who changed something, and as what.
 type By = (ClientId, Transno);
 
+/// The last change of an object.
+#[derive(Clone, Copy)]
+struct Last {
+    by: By,
+    /// It, or one of its client's before it, built on another client's that was
+    /// not on flash: what is seen of the object is not all that client's own.
+    is_mixed: bool,
+}
+
+impl Last {
+    fn is_foreign(&self, client: ClientId, committed: Transno) -> bool {
+        self.by.1 > committed && (self.by.0 != client || self.is_mixed)
+    }
+}
+
 /// Objects with changes that may not be on flash yet, and who made the last.
 #[derive(Default)]
 pub struct Unseen {
-    by: BTreeMap<Fid, By>,
+    by: BTreeMap<Fid, Last>,
+    /// The same without names that were made in a directory: what look-ups of
+    /// others there rest on.
+    besides_names: BTreeMap<Fid, Last>,
     /// The last change of all, and the last one by somebody else than that.
     last: Option<By>,
     other: Option<By>,
@@ -43,13 +61,20 @@ impl Meta {
         by: By,
         committed: Transno,
         fids: impl Iterator<Item = Fid>,
+        made_in: Option<Fid>,
     ) {
         let (client, transno) = by;
-        let mut unseen = self.unseen.borrow_mut();
+        let unseen = &mut *self.unseen.borrow_mut();
         for fid in fids {
-            let before = unseen.by.insert(fid, by);
-            if before.is_some_and(|(c, t)| c != client && t > committed) {
+            let before = unseen.by.get(&fid);
+            let is_mixed = before.is_some_and(|last| last.is_foreign(client, committed));
+            if is_mixed {
                 unseen.mixed = transno;
+            }
+            let last = Last { by, is_mixed };
+            unseen.by.insert(fid, last);
+            if Some(fid) != made_in {
+                unseen.besides_names.insert(fid, last);
             }
         }
         if let Some(last) = unseen.last.filter(|last| last.0 != client) {
@@ -68,7 +93,8 @@ impl Meta {
     fn sweep(&self, committed: Transno) {
         let mut unseen = self.unseen.borrow_mut();
         if unseen.by.len() >= unseen.sweep_at {
-            unseen.by.retain(|_, (_, transno)| *transno > committed);
+            unseen.by.retain(|_, last| last.by.1 > committed);
+            unseen.besides_names.retain(|_, last| last.by.1 > committed);
             unseen.sweep_at = (unseen.by.len() * 2).max(256);
         }
     }
@@ -80,16 +106,33 @@ pub async fn settle<W: World>(
     incoming: &Incoming,
     fid: Fid,
 ) -> Result<(), Errno> {
+    settle_last(shard, incoming, |unseen| unseen.by.get(&fid).copied()).await
+}
+
+/// The same for what a look-up in the directory `dir` rests on, besides the file
+/// that it finds: that others make names there tells nothing of this one.
+pub async fn settle_names<W: World>(
+    shard: &Shard<W>,
+    incoming: &Incoming,
+    dir: Fid,
+) -> Result<(), Errno> {
+    let last = |unseen: &Unseen| unseen.besides_names.get(&dir).copied();
+    settle_last(shard, incoming, last).await
+}
+
+async fn settle_last<W: World>(
+    shard: &Shard<W>,
+    incoming: &Incoming,
+    last: impl FnOnce(&Unseen) -> Option<Last>,
+) -> Result<(), Errno> {
     let committed = shard.flash.last_committed();
     shard.meta.sweep(committed);
-    let last = shard.meta.unseen.borrow().by.get(&fid).copied();
-    match last {
-        Some((client, transno)) if client != incoming.client && transno > committed => {
-            let lsn: Lsn = shard.applied.get();
-            shard.flash.commit(lsn).await
-        }
-        _ => Ok(()),
+    let last = last(&shard.meta.unseen.borrow());
+    if last.is_some_and(|last| last.is_foreign(incoming.client, committed)) {
+        let lsn: Lsn = shard.applied.get();
+        shard.flash.commit(lsn).await?;
     }
+    Ok(())
 }
 
 /// Waits until no change by another client can be undone: a refusal may rest
@@ -116,7 +159,7 @@ mod tests {
         let (dir, other) = (Fid::new(1, 1), Fid::new(1, 2));
         let note = |client, transno, committed, fid| {
             let by = (client, Transno(transno));
-            meta.note_unseen(by, Transno(committed), std::iter::once(fid));
+            meta.note_unseen(by, Transno(committed), std::iter::once(fid), None);
         };
         let foreign = |client| meta.unseen.borrow().foreign(client).0;
         note(a, 1, 0, dir);
@@ -135,5 +178,54 @@ mod tests {
         note(a, 5, 4, dir);
         assert!(!meta.is_mixed(Transno(5)), "b's change is on flash");
         assert_eq!((foreign(a), foreign(b)), (4, 5));
+    }
+
+    /// L9: after a change that built on another's the object is not a client's
+    /// own, until both are on flash.
+    #[test]
+    fn what_built_on_anothers_change_is_not_ones_own_l9() {
+        let meta = Meta::default();
+        let (a, b) = (ClientId(1), ClientId(2));
+        let dir = Fid::new(1, 1);
+        let note = |client, transno, committed| {
+            let by = (client, Transno(transno));
+            meta.note_unseen(by, Transno(committed), std::iter::once(dir), None);
+        };
+        let is_foreign = |client, committed| {
+            let last = meta.unseen.borrow().by.get(&dir).copied().expect("noted");
+            last.is_foreign(client, Transno(committed))
+        };
+        note(b, 1, 0);
+        note(a, 2, 0);
+        assert!(is_foreign(a, 0), "b's is in it");
+        note(a, 3, 0);
+        assert!(meta.is_mixed(Transno(3)) && is_foreign(a, 0), "still");
+        assert!(!is_foreign(a, 3));
+        note(a, 4, 3);
+        assert!(!meta.is_mixed(Transno(4)) && !is_foreign(a, 3));
+    }
+
+    /// A look-up rests on names that were taken away, and on the directory, not on
+    /// names that were made there.
+    #[test]
+    fn names_that_are_made_hold_up_no_look_up_of_others_l9() {
+        let meta = Meta::default();
+        let (a, b) = (ClientId(1), ClientId(2));
+        let (dir, file) = (Fid::new(1, 1), Fid::new(1, 2));
+        let rests = |fid, client| {
+            let unseen = meta.unseen.borrow();
+            let last = unseen.besides_names.get(&fid);
+            last.is_some_and(|last| last.is_foreign(client, Transno(0)))
+        };
+        let both = [dir, file].into_iter();
+        meta.note_unseen((a, Transno(1)), Transno(0), both.clone(), Some(dir));
+        assert!(!rests(dir, b));
+        assert!(rests(file, b), "what was made may be a directory");
+        meta.note_unseen((a, Transno(2)), Transno(0), both, None);
+        assert!(rests(dir, b) && !rests(dir, a));
+        meta.note_unseen((b, Transno(3)), Transno(0), [dir].into_iter(), Some(dir));
+        assert!(rests(dir, b), "a's removal is still not on flash");
+        meta.sweep(Transno(3));
+        assert!(!rests(dir, b));
     }
 }

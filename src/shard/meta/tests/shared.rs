@@ -101,3 +101,65 @@ fn what_builds_on_anothers_change_is_marked_l9() {
     ask(&rig, 2, creation(dir, "yours", FileKind::Regular)).unwrap();
     assert!(rig.shard.meta.is_mixed(rig.shard.transno.get()));
 }
+
+/// What others make in a directory tells nothing of the names that they do not
+/// make; but what is looked up there rests on the directory itself.
+#[test]
+fn a_look_up_waits_for_no_other_names_l9() {
+    let lookup = |parent, n| {
+        let intent = Intent::default();
+        let name = name(n);
+        Request::Lookup(op::Named {
+            parent,
+            name,
+            intent,
+        })
+    };
+    let made = || {
+        let rig = Rig::new(|_| {});
+        let dir = rig
+            .create(rig.root(), "d", FileKind::Directory)
+            .unwrap()
+            .fid;
+        rig.create(dir, "old", FileKind::Regular).unwrap();
+        let settled = rig.shard.applied.get();
+        rig.sim
+            .run(async { rig.shard.flash.commit(settled).await })
+            .unwrap();
+        rig.create(dir, "new", FileKind::Regular).unwrap();
+        (rig, dir)
+    };
+    let (rig, dir) = made();
+    let last = rig.shard.transno.get();
+    let waited = || rig.shard.flash.last_committed() >= last;
+    assert_eq!(ask(&rig, 2, lookup(dir, "none")), Err(Errno::ENOENT));
+    assert!(!waited(), "for another name");
+    assert_eq!(ask(&rig, 2, lookup(dir, "old")), Ok(()));
+    assert!(!waited(), "for what is on flash");
+    // Its own creation is built on the other's, and is not its own.
+    ask(&rig, 2, creation(dir, "mine", FileKind::Regular)).unwrap();
+    let getattr = Request::Getattr(op::OfFile {
+        fid: dir,
+        intent: Intent::default(),
+    });
+    assert_eq!(ask(&rig, 2, getattr), Ok(()));
+    assert!(waited());
+
+    let sub = rig.create(dir, "sub", FileKind::Directory).unwrap().fid;
+    let last = rig.shard.transno.get();
+    assert_eq!(ask(&rig, 2, lookup(sub, "none")), Err(Errno::ENOENT));
+    assert!(rig.shard.flash.last_committed() >= last, "it shows `sub`");
+
+    let (rig, dir) = made();
+    let set = SetAttr {
+        mode: Some(0o711),
+        ..SetAttr::default()
+    };
+    ask(&rig, 1, Request::Setattr(op::Setattr { fid: dir, set })).unwrap();
+    let last = rig.shard.transno.get();
+    assert_eq!(ask(&rig, 2, lookup(dir, "old")), Ok(()));
+    assert!(
+        rig.shard.flash.last_committed() >= last,
+        "it rests on modes"
+    );
+}
