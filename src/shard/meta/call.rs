@@ -1,6 +1,7 @@
 //! One request on its way through its handler.
 
 use super::decide::{applied, decide_over, stage};
+use super::shown::Made;
 use super::{FlashView, fids, opens};
 use crate::base::codec::Bytes;
 use crate::base::{Bits, Errno, Fid, FileKind, LockId, Lsn, Name, Slice, Time, Transno};
@@ -335,6 +336,10 @@ impl<'a, W: World> Call<'a, W> {
         let touches = locks::of_change(&view, &change, |fid| locks.is_shared(holder, fid))?;
         self.touch(touches)?;
         let (orphans, made_in) = (change.orphans.clone(), change.made_in());
+        let made = made_in.map(|dir| Made {
+            dir,
+            is_shown: locks.has(holder, dir, Bits::UPDATE),
+        });
         let tx = stage(self.shard, &self.target, &mut change)?;
         let reply = reply(&change);
         let (transno, lsn) = self.shard.seal(tx, self.incoming, &reply)?;
@@ -346,7 +351,7 @@ impl<'a, W: World> Call<'a, W> {
         let touched = change.inodes.iter().map(|(fid, _)| *fid);
         let committed = self.shard.flash.last_committed();
         let by = (self.incoming.client, transno);
-        self.shard.meta.note_unseen(by, committed, touched, made_in);
+        self.shard.meta.note_unseen(by, committed, touched, made);
         Ok(Outgoing {
             result: Ok((reply, Vec::new())),
             transno,

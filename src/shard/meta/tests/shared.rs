@@ -138,6 +138,8 @@ fn a_look_up_waits_for_no_other_names_l9() {
     assert!(!waited(), "for what is on flash");
     // Its own creation is built on the other's, and is not its own.
     ask(&rig, 2, creation(dir, "mine", FileKind::Regular)).unwrap();
+    let mine = rig.shard.transno.get();
+    assert!(!rig.shard.meta.is_mixed(mine), "a name beside names");
     let getattr = Request::Getattr(op::OfFile {
         fid: dir,
         intent: Intent::default(),
