@@ -183,13 +183,6 @@ impl Locks {
         }
     }
 
-    /// Has this client any of these bits of the file?
-    #[must_use]
-    pub fn has(&self, holder: Holder, fid: Fid, bits: Bits) -> bool {
-        let held = self.table.borrow().held(holder, fid);
-        !held.bits.and(bits).is_empty()
-    }
-
     /// Does anybody but `holder` have, or wait for, anything of this file?
     #[must_use]
     pub fn is_shared(&self, holder: Holder, fid: Fid) -> bool {

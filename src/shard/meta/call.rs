@@ -1,7 +1,6 @@
 //! One request on its way through its handler.
 
 use super::decide::{applied, decide_over, stage};
-use super::shown::Made;
 use super::{FlashView, fids, opens};
 use crate::base::codec::Bytes;
 use crate::base::{Bits, Errno, Fid, FileKind, LockId, Lsn, Name, Slice, Time, Transno};
@@ -276,6 +275,13 @@ impl<'a, W: World> Call<'a, W> {
         locks::grant(self.shard, self.export, self.incoming, of, fid);
     }
 
+    /// Does the answer grant anything of `fid`?
+    #[must_use]
+    pub fn is_granted(&self, fid: Fid) -> bool {
+        let granted = self.incoming.granted.borrow();
+        granted.grants.iter().any(|grant| grant.fid == fid)
+    }
+
     /// Grants what the client wants on a file that was asked for by itself.
     pub fn grant_shown(&self, fid: Fid) {
         locks::grant_shown(self.shard, self.export, self.incoming, fid);
@@ -336,10 +342,6 @@ impl<'a, W: World> Call<'a, W> {
         let touches = locks::of_change(&view, &change, |fid| locks.is_shared(holder, fid))?;
         self.touch(touches)?;
         let (orphans, made_in) = (change.orphans.clone(), change.made_in());
-        let made = made_in.map(|dir| Made {
-            dir,
-            is_shown: locks.has(holder, dir, Bits::UPDATE),
-        });
         let tx = stage(self.shard, &self.target, &mut change)?;
         let reply = reply(&change);
         let (transno, lsn) = self.shard.seal(tx, self.incoming, &reply)?;
@@ -351,7 +353,7 @@ impl<'a, W: World> Call<'a, W> {
         let touched = change.inodes.iter().map(|(fid, _)| *fid);
         let committed = self.shard.flash.last_committed();
         let by = (self.incoming.client, transno);
-        self.shard.meta.note_unseen(by, committed, touched, made);
+        self.shard.meta.note_unseen(by, committed, touched, made_in);
         Ok(Outgoing {
             result: Ok((reply, Vec::new())),
             transno,

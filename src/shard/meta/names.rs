@@ -34,7 +34,10 @@ pub async fn lookup<W: World>(call: &Call<'_, W>, op: &op::Named) -> Result<Outg
             Ok((fid, inode, source))
         })
         .await;
-    shown::settle_names(call.shard, call.incoming, parent).await?;
+    match call.is_granted(parent) {
+        true => shown::settle(call.shard, call.incoming, parent).await?,
+        false => shown::settle_names(call.shard, call.incoming, parent).await?,
+    }
     if found == Err(Errno::ENOENT) {
         return Ok(refused(Errno::ENOENT));
     }

@@ -2,9 +2,7 @@
 //! else a crash takes back what the other has acted on. So an answer that shows
 //! another's change waits for that change, and a change that builds on another's
 //! is itself on flash before it is answered (journal order brings the other's
-//! along). Two that only make names in one directory build on nothing of each
-//! other's, and wait for nothing, unless one is shown or granted the directory.
-//! Within one client's own changes nothing waits: it has them all, and
+//! along). Within one client's own changes nothing waits: it has them all, and
 //! replays them in order.
 
 use super::Meta;
@@ -29,15 +27,6 @@ impl Last {
     fn is_foreign(&self, client: ClientId, committed: Transno) -> bool {
         self.by.1 > committed && (self.by.0 != client || self.is_mixed)
     }
-}
-
-/// A change that makes a name in a directory, and does nothing else there.
-#[derive(Clone, Copy)]
-pub struct Made {
-    pub dir: Fid,
-    /// Its client has the directory's attributes under a lock: so it is shown what
-    /// others have made of it.
-    pub is_shown: bool,
 }
 
 /// Objects with changes that may not be on flash yet, and who made the last.
@@ -72,28 +61,19 @@ impl Meta {
         by: By,
         committed: Transno,
         fids: impl Iterator<Item = Fid>,
-        made: Option<Made>,
+        made_in: Option<Fid>,
     ) {
         let (client, transno) = by;
         let unseen = &mut *self.unseen.borrow_mut();
         for fid in fids {
-            let is_foreign = |last: Option<&Last>| {
-                let last = last.filter(|last| last.is_foreign(client, committed));
-                last.is_some()
-            };
-            let is_mixed = is_foreign(unseen.by.get(&fid));
-            // To make a name takes the directory, and that the name is not there.
-            let made = made.filter(|made| made.dir == fid);
-            let builds_on = match made {
-                Some(made) if !made.is_shown => is_foreign(unseen.besides_names.get(&fid)),
-                _ => is_mixed,
-            };
-            if builds_on {
+            let before = unseen.by.get(&fid);
+            let is_mixed = before.is_some_and(|last| last.is_foreign(client, committed));
+            if is_mixed {
                 unseen.mixed = transno;
             }
             let last = Last { by, is_mixed };
             unseen.by.insert(fid, last);
-            if made.is_none() {
+            if Some(fid) != made_in {
                 unseen.besides_names.insert(fid, last);
             }
         }
@@ -101,18 +81,6 @@ impl Meta {
             unseen.other = Some(last);
         }
         unseen.last = Some(by);
-    }
-
-    /// Has the object a change by another than `client` that a crash could undo?
-    pub(in crate::shard) fn is_foreign(
-        &self,
-        fid: Fid,
-        client: ClientId,
-        committed: Transno,
-    ) -> bool {
-        let unseen = self.unseen.borrow();
-        let last = unseen.by.get(&fid);
-        last.is_some_and(|last| last.is_foreign(client, committed))
     }
 
     /// Does a change of up to this one build on another client's, so that it
@@ -250,27 +218,14 @@ mod tests {
             last.is_some_and(|last| last.is_foreign(client, Transno(0)))
         };
         let both = [dir, file].into_iter();
-        let made = |is_shown| Some(Made { dir, is_shown });
-        meta.note_unseen((a, Transno(1)), Transno(0), both.clone(), made(false));
+        meta.note_unseen((a, Transno(1)), Transno(0), both.clone(), Some(dir));
         assert!(!rests(dir, b));
         assert!(rests(file, b), "what was made may be a directory");
         meta.note_unseen((a, Transno(2)), Transno(0), both, None);
         assert!(rests(dir, b) && !rests(dir, a));
-        meta.note_unseen((b, Transno(3)), Transno(0), [dir].into_iter(), made(false));
-        assert!(meta.is_mixed(Transno(3)), "its name was perhaps a's");
+        meta.note_unseen((b, Transno(3)), Transno(0), [dir].into_iter(), Some(dir));
         assert!(rests(dir, b), "a's removal is still not on flash");
         meta.sweep(Transno(3));
         assert!(!rests(dir, b));
-
-        let note = |client, transno, is_shown| {
-            let by = (client, Transno(transno));
-            meta.note_unseen(by, Transno(3), [dir].into_iter(), made(is_shown));
-        };
-        note(a, 4, false);
-        note(b, 5, false);
-        assert!(!meta.is_mixed(Transno(5)), "names beside names");
-        assert!(meta.is_foreign(dir, b, Transno(3)), "but not to be shown");
-        note(a, 6, true);
-        assert!(meta.is_mixed(Transno(6)));
     }
 }

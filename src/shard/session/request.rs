@@ -13,7 +13,7 @@ use crate::namespace::key;
 use crate::shard::{Incoming, Outgoing, Shard, dispatch, filelocks, meta};
 use crate::wire::head::{flags, reply_flags};
 use crate::wire::op::OpenFile;
-use crate::wire::{Frame, Granted, LockGrant, Notice, Reply, ReplyHead, Request};
+use crate::wire::{Frame, Granted, Notice, Reply, ReplyHead, Request};
 use crate::world::{Level, World};
 use std::future::Future;
 use std::rc::Rc;
@@ -252,16 +252,8 @@ async fn settle<W: World>(
     if is_change {
         last.set(last.get().max(outgoing.lsn));
     }
-    // Nor is a lock granted on what another has changed (L9).
-    let committed = shard.flash.last_committed();
-    let is_foreign = |grant: &LockGrant| {
-        let meta = &shard.meta;
-        meta.is_foreign(grant.fid, incoming.client, committed)
-    };
-    let grants_foreign = incoming.granted.borrow().grants.iter().any(is_foreign);
     match &incoming.request {
         Request::Fsync(_) => shard.flash.commit(last.get()).await,
-        _ if grants_foreign => shard.flash.commit(shard.applied.get()).await,
         _ if !is_change => Ok(()),
         request if is_replayable(incoming) && !shard.meta.is_mixed(outgoing.transno) => {
             note_unstable(shard, export, outgoing);

@@ -1,6 +1,9 @@
 //! L9: what one client changed and a crash could take back, as others see it.
 
 use super::*;
+use crate::base::{Bits, Extent, LockId, Mode};
+use crate::wire::LockWant;
+use crate::wire::locks::Of;
 
 /// A directory of the box's own in which client 1 has made "new" and removed
 /// "old", neither of them on flash; and the transno of the last change.
@@ -138,14 +141,34 @@ fn a_look_up_waits_for_no_other_names_l9() {
     assert!(!waited(), "for what is on flash");
     // Its own creation is built on the other's, and is not its own.
     ask(&rig, 2, creation(dir, "mine", FileKind::Regular)).unwrap();
-    let mine = rig.shard.transno.get();
-    assert!(!rig.shard.meta.is_mixed(mine), "a name beside names");
     let getattr = Request::Getattr(op::OfFile {
         fid: dir,
         intent: Intent::default(),
     });
     assert_eq!(ask(&rig, 2, getattr), Ok(()));
     assert!(waited());
+
+    let (rig, dir) = made();
+    let last = rig.shard.transno.get();
+    let want = LockWant {
+        lock: LockId(1),
+        of: Of::Parent,
+        mode: Mode::Pr,
+        bits: Bits::NONE,
+        try_bits: Bits::UPDATE,
+        extent: Extent::ALL,
+    };
+    let mut asking = Incoming {
+        client: ClientId(2),
+        ..incoming(78, 0, lookup(dir, "none"))
+    };
+    asking.asked.wants.push(want);
+    assert_eq!(rig.run(asking).result.map(|_| ()), Err(Errno::ENOENT));
+    assert!(rig.shard.locks.total() > 0, "it is granted the directory");
+    assert!(
+        rig.shard.flash.last_committed() >= last,
+        "as others made it"
+    );
 
     let sub = rig.create(dir, "sub", FileKind::Directory).unwrap().fid;
     let last = rig.shard.transno.get();
