@@ -46,6 +46,29 @@ impl FileKind {
     }
 }
 
+#[cfg(test)]
+impl Attr {
+    /// Root's empty file; for tests that are about something else.
+    pub(crate) fn plain(ino: u64) -> Attr {
+        Attr {
+            kind: FileKind::Regular,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            nlink: 1,
+            rdev: 0,
+            ino,
+            size: 0,
+            blocks: 0,
+            atime: Time::default(),
+            mtime: Time::default(),
+            ctime: Time::default(),
+            btime: Time::default(),
+            version: 1,
+        }
+    }
+}
+
 record! {
     /// The attributes of an inode as clients see them.
     #[derive(Clone, Debug, PartialEq, Eq)]

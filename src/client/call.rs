@@ -35,13 +35,21 @@ pub struct Context {
     /// What the caller calls that, to say when its pages are filled
     /// ([`Client::filled`](super::Client::filled)); 0: it never does.
     pub fill_id: u64,
-    /// Nobody waits for the answer: what it shows is kept, and, of a Getattr,
-    /// the file's bytes.
-    pub fetches: bool,
-    /// The files that a listing shows are asked for to oneself.
-    pub alone: bool,
+    pub aim: Aim,
+}
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Aim {
+    /// A caller waits for the answer.
+    #[default]
+    Caller,
+    /// Nobody does: what it shows is kept, and, of a Getattr, the file's bytes.
+    Fetch,
+    /// Nor for this listing, whose files are asked for to oneself.
+    Alone,
     /// A Getattr is to bring the lock that tells of the file's growth.
-    pub watches: bool,
+    Watch,
 }
 
 /// What a READ is for: an answer that is kept above the client needs a lock
@@ -69,9 +77,7 @@ impl Context {
             trace: 0,
             fill: Fill::No,
             fill_id: 0,
-            fetches: false,
-            alone: false,
-            watches: false,
+            aim: Aim::Caller,
         }
     }
 

@@ -9,7 +9,7 @@
 
 use super::Options;
 use super::cached::is_acl;
-use super::call::{Call, CallError, Context, Cred, Order, Outcome, Pending};
+use super::call::{Aim, Call, CallError, Context, Cred, Order, Outcome, Pending};
 use super::creds::Creds;
 use super::handles::Handles;
 use super::lost::{Loss, changes};
@@ -311,7 +311,9 @@ impl Ledger {
             pending.xid.set(self.take_xid());
             match &pending.context {
                 _ if closes(&pending).is_some() => self.counters.closes += 1,
-                context if context.fetches => self.counters.fetched += 1,
+                context if matches!(context.aim, Aim::Fetch | Aim::Alone) => {
+                    self.counters.fetched += 1;
+                }
                 _ => self.counters.sent += 1,
             }
             self.held_bytes += pending.bytes();

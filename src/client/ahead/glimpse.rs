@@ -80,7 +80,6 @@ impl Ahead {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{FileKind, Time};
     use crate::client::ahead::tree::Found;
     use crate::namespace::draft::Change;
 
@@ -88,20 +87,8 @@ mod tests {
 
     fn attr() -> Attr {
         Attr {
-            kind: FileKind::Regular,
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            nlink: 1,
-            rdev: 0,
-            ino: 5,
             size: 3,
-            blocks: 8,
-            atime: Time::default(),
-            mtime: Time::default(),
-            ctime: Time::default(),
-            btime: Time::default(),
-            version: 1,
+            ..Attr::plain(5)
         }
     }
 

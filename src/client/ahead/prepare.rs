@@ -4,7 +4,7 @@
 use super::tree::Found;
 use super::{ask, dispatch, is_agreed, restock};
 use crate::base::{Attr, Errno, Fid, FileKind, Mode};
-use crate::client::call::{Call, Context, Outcome, Pending};
+use crate::client::call::{Aim, Call, Context, Outcome, Pending};
 use crate::client::{CallError, Import};
 use crate::namespace::Dirent;
 use crate::wire::op::{Intent, OfFile, Readdir};
@@ -27,7 +27,7 @@ const LISTINGS_MAX: usize = 8;
 pub fn begin<W: World>(import: &Rc<Import<W>>, pending: &Pending, granted: &Granted) {
     // Who asked for what it lists knows what there is to know.
     let context = &pending.context;
-    let grants = granted.grants.iter().filter(|_| !context.alone);
+    let grants = granted.grants.iter().filter(|_| context.aim != Aim::Alone);
     let clears = match &*pending.request.borrow() {
         Request::Unlink(op) if !op.dir => Some(op.parent),
         _ => None,
@@ -88,8 +88,7 @@ fn sweep<W: World>(import: &Rc<Import<W>>, context: &Context, dir: Fid, is_here:
     };
     drop(sweeps);
     let context = Context {
-        alone: true,
-        fetches: true,
+        aim: Aim::Alone,
         ..context.clone()
     };
     let request = Request::Readdir(Readdir {
@@ -109,7 +108,7 @@ pub fn adopt<W: World>(import: &Import<W>, pending: &Pending, outcome: &Outcome)
     let Request::Readdir(op) = &*request else {
         return;
     };
-    if !pending.context.alone {
+    if pending.context.aim != Aim::Alone {
         return;
     }
     let ahead = &import.ahead;

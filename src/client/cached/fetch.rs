@@ -7,7 +7,7 @@ use super::contents::FILE_MAX;
 use super::follow::By;
 use super::{Cached, attr};
 use crate::base::{Bits, Fid, FileKind};
-use crate::client::call::{Context, Fill, Pending};
+use crate::client::call::{Aim, Context, Fill, Pending};
 use crate::client::{Import, ahead};
 use crate::wire::op::{Intent, Named, OfFile, Read};
 use crate::wire::{Features, Request};
@@ -70,7 +70,7 @@ pub fn on_lookup<W: World>(import: &Rc<Import<W>>, context: &Context, op: &Named
 
 fn send<W: World>(import: &Rc<Import<W>>, context: &Context, request: Request) {
     let context = Context {
-        fetches: true,
+        aim: Aim::Fetch,
         ..Context::new(Rc::clone(&context.cred))
     };
     ahead::dispatch(import, Pending::new(&context, request, None));

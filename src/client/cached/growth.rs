@@ -13,7 +13,7 @@
 
 use super::Cached;
 use crate::base::{Bits, Extent, Fid, LockId, Mode, Mono};
-use crate::client::call::{Call, Context, Cred, Fill, Outcome, Pending};
+use crate::client::call::{Aim, Call, Context, Cred, Fill, Outcome, Pending};
 use crate::client::ledger::State;
 use crate::client::{Import, ahead};
 use crate::wire::callback::Growing;
@@ -250,7 +250,7 @@ async fn ask<W: World>(import: &Rc<Import<W>>, fid: Fid) -> bool {
     let intent = Intent::default();
     let getattr = Request::Getattr(OfFile { fid, intent });
     let watcher = Context {
-        watches: true,
+        aim: Aim::Watch,
         ..nobody.clone()
     };
     let Ok((Reply::Entry(entry), _)) = asked(import, &watcher, getattr).await else {

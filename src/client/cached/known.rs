@@ -260,24 +260,12 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{FileKind, Time};
 
     fn attr(version: u64) -> Attr {
         Attr {
-            kind: FileKind::Regular,
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            nlink: 1,
-            rdev: 0,
-            ino: 5,
             size: version,
-            blocks: 0,
-            atime: Time::default(),
-            mtime: Time::default(),
-            ctime: Time::default(),
-            btime: Time::default(),
             version,
+            ..Attr::plain(5)
         }
     }
 

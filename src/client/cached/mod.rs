@@ -38,7 +38,7 @@ pub use recall::Wrote;
 pub use xattrs::is_acl;
 
 use super::ahead::{self, Ahead, Tree};
-use super::call::{CallError, Context, Outcome, Pending};
+use super::call::{Aim, CallError, Context, Outcome, Pending};
 use super::{Above, Import, Terms};
 use crate::base::codec::Bytes;
 use crate::base::{Attr, Bits, Errno, Fid, FileKind, LockId, Mono, Name, Xid};
@@ -326,7 +326,7 @@ fn data_max<W: World>(import: &Import<W>, context: &Context, request: &Request) 
     let is_welcome = match request {
         Request::Lookup(op) => cached.interest.borrow().has(op.parent),
         Request::Open(op) => wants::is_reading(op) && !cached.contents.borrow().has(op.fid),
-        Request::Getattr(_) => context.fetches,
+        Request::Getattr(_) => context.aim == Aim::Fetch,
         _ => false,
     };
     let agreed = import.agreed.borrow();
@@ -532,7 +532,7 @@ fn reclaim<W: World>(import: &Rc<Import<W>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{Extent, Mode, Time};
+    use crate::base::{Extent, Mode};
     use crate::wire::LockGrant;
     use crate::wire::op::Intent;
 
@@ -585,20 +585,9 @@ mod tests {
         };
         cached.held.borrow_mut().on_grant(&grant, Came::default());
         let told = |version| Attr {
-            kind: FileKind::Regular,
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            nlink: 1,
-            rdev: 0,
-            ino: 5,
             size: 3,
-            blocks: 8,
-            atime: Time::default(),
-            mtime: Time::default(),
-            ctime: Time::default(),
-            btime: Time::default(),
             version,
+            ..Attr::plain(5)
         };
         let asked = cached.since();
         let rests = Rests { asked, came: asked };

@@ -2,7 +2,7 @@
 
 use super::held::Held;
 use crate::base::{Bits, Extent, Fid, FileKind, LockId, Mode};
-use crate::client::call::{Context, Fill};
+use crate::client::call::{Aim, Context, Fill};
 use crate::wire::head::flags;
 use crate::wire::locks::Of;
 use crate::wire::op::Open;
@@ -78,9 +78,12 @@ pub fn of(
             }
         }
         Request::Getattr(op) => {
-            let bits = if context.fetches { USED } else { SHOWN };
+            let bits = match context.aim {
+                Aim::Fetch => USED,
+                _ => SHOWN,
+            };
             missing(held, &mut wants, Of::Object, op.fid, bits);
-            if let Some(want) = wants.first_mut().filter(|_| context.watches) {
+            if let Some(want) = wants.first_mut().filter(|_| context.aim == Aim::Watch) {
                 want.bits = want.try_bits.and(Bits::UPDATE);
                 want.try_bits = want.try_bits.without(Bits::UPDATE);
             }
@@ -100,9 +103,9 @@ pub fn of(
             missing(held, &mut wants, Of::Object, op.fid, SHOWN);
             if op.attrs {
                 let first = held.ask(ENTRIES_MAX);
-                wants.push(match context.alone {
-                    true => whole(first, Of::Entries, all_of(FileKind::Regular)),
-                    false => welcome(first, Of::Entries, SHOWN),
+                wants.push(match context.aim {
+                    Aim::Alone => whole(first, Of::Entries, all_of(FileKind::Regular)),
+                    _ => welcome(first, Of::Entries, SHOWN),
                 });
             }
         }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
-use crate::base::{Attr, BoxId, Buf, FileKind, Locator, Name, ShardId, SnapEpoch, TargetId, Time};
+use crate::base::{Attr, BoxId, Buf, FileKind, Locator, Name, ShardId, SnapEpoch, TargetId};
 use crate::conf::{Authority, Disconnected, Prefetch, TargetConf, Writeback};
 use crate::flash::{Flash as Store, Options, device};
 use crate::namespace::record::flag;
@@ -87,20 +87,9 @@ fn place() -> Place {
 
 fn attr(size: u64) -> Attr {
     Attr {
-        kind: FileKind::Regular,
-        mode: 0o644,
-        uid: 0,
-        gid: 0,
-        nlink: 1,
-        rdev: 0,
-        ino: 5,
         size,
         blocks: size.div_ceil(4096) * 8,
-        atime: Time::default(),
-        mtime: Time::default(),
-        ctime: Time::default(),
-        btime: Time::default(),
-        version: 1,
+        ..Attr::plain(5)
     }
 }
 

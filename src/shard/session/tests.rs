@@ -4,8 +4,8 @@
 
 use super::*;
 use crate::base::{
-    Attr, BoxId, Errno, Fid, FileKind, Lsn, Name, OpenId, ShardId, Slice, Tag, TargetId, Time,
-    Transno, Xid,
+    Attr, BoxId, Errno, Fid, FileKind, Lsn, Name, OpenId, ShardId, Slice, Tag, TargetId, Transno,
+    Xid,
 };
 use crate::client::{CallError, Client, ConnectError, Context, Options, State};
 use crate::conf::{Authority, Disconnected, Prefetch, TargetConf, Writeback};
@@ -32,22 +32,7 @@ struct Toy {
 }
 
 fn attr() -> Attr {
-    Attr {
-        kind: FileKind::Regular,
-        mode: 0o644,
-        uid: 0,
-        gid: 0,
-        nlink: 1,
-        rdev: 0,
-        ino: 2,
-        size: 0,
-        blocks: 0,
-        atime: Time::default(),
-        mtime: Time::default(),
-        ctime: Time::default(),
-        btime: Time::default(),
-        version: 1,
-    }
+    Attr::plain(2)
 }
 
 fn name_key(name: &Name) -> Vec<u8> {
