@@ -1,5 +1,5 @@
 //! Everything that is done with this project besides building it. `test` is
-//! what CI runs; `compare` measures against the peer; `soak` runs for hours.
+//! what CI runs; `compare` measures against the peer.
 
 mod compare;
 mod shell;
