@@ -7,7 +7,7 @@ mod puppet;
 mod told;
 
 use forebay::base::codec::Bytes;
-use forebay::base::{Attr, Fid, FileKind, Name, OpenId, SetAttr, Slice};
+use forebay::base::{Attr, Errno, Fid, FileKind, Name, OpenId, SetAttr, Slice};
 use forebay::client::{CallError, Client, Context};
 use forebay::sim::cluster::BOX;
 use forebay::sim::{Cluster, Faults, SimWorld};
@@ -439,4 +439,42 @@ fn so_it_does_over_crashes_of_the_box() {
         sum.glimpses,
         sum.looks
     );
+}
+
+/// An extended attribute that its holder was answered is there for others, whether
+/// the box has heard of it or not; without one of its own the box is asked alone.
+#[test]
+fn an_extended_attribute_of_the_holders_own_is_seen() {
+    let mut glimpsed = 0;
+    for seed in 0..10 {
+        let cluster = Cluster::with(seed, Faults::default());
+        cluster.run(async {
+            cluster.start();
+            let a = cluster.client("a").await.expect("the box is up").client;
+            let b = cluster.client("b").await.expect("the box is up").client;
+            let fid = own_file(&a).await;
+            let name = || Bytes(b"user.a".to_vec());
+            let get = || Request::XattrGet(op::XattrName { fid, name: name() });
+            // As `ls -l` does, before there is one.
+            let none = ask(&b, get()).await;
+            assert_eq!(none, Err(CallError::Failed(Errno::ENODATA)));
+            glimpsed += counted(&cluster, "glimpses").await;
+            let ahead = a.counters().ahead;
+            let set = Request::XattrSet(op::XattrSet {
+                fid,
+                name: name(),
+                value: Bytes(b"v".to_vec()),
+                flags: 0,
+                clear_sgid: false,
+            });
+            ask(&a, set).await.expect("set");
+            assert!(a.counters().ahead > ahead, "the box has not heard of it");
+            let seen = ask(&b, get()).await;
+            let value = Reply::Blob(op::Blob {
+                bytes: Bytes(b"v".to_vec()),
+            });
+            assert_eq!(seen, Ok(value), "seed {seed}");
+        });
+    }
+    assert!(glimpsed > 0);
 }
