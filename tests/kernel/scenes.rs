@@ -3,9 +3,9 @@
 use crate::mounts::mount;
 use crate::names::Created;
 use forebay::base::{Name, Slice};
-use forebay::client::Context;
-use forebay::sim::Faults;
+use forebay::client::{Client, Context, Directory, File};
 use forebay::sim::cluster::Cluster;
+use forebay::sim::{Faults, SimWorld};
 use forebay::world::World;
 use forebay::world::sync::Promise;
 use std::time::Duration;
@@ -45,6 +45,16 @@ fn what_was_born_under_a_lock_is_taken_back_with_it() {
     }
 }
 
+/// A client without a kernel, and the file `f` that it has made: one page of zeros.
+async fn one_page(cluster: &Cluster) -> (Client<SimWorld>, Directory<SimWorld>, File) {
+    let maker = cluster.client("maker").await.expect("the box is up").client;
+    let root = maker.at_root(Context::of(0, 0));
+    let file = root.create_file("f").await.expect("made");
+    let bytes = Slice::from(vec![0; 4096]);
+    root.write(file, 0, bytes).await.expect("written");
+    (maker, root, file)
+}
+
 /// A fault fills a page while a write past it is under way, which the kernel
 /// sent after it had dropped the page: what the READ brings is perhaps older
 /// than the write, and must not stay. The READ may come before the mount has
@@ -66,11 +76,7 @@ fn filled_beside_writes(is_taken: bool) {
         let cluster = Cluster::with(seed, Faults::default());
         cluster.run(async {
             cluster.start();
-            let maker = cluster.client("maker").await.expect("the box is up").client;
-            let root = maker.at_root(Context::of(0, 0));
-            let file = root.create_file("f").await.expect("made");
-            let bytes = Slice::from(vec![0; 4096]);
-            root.write(file, 0, bytes).await.expect("written");
+            let (_maker, root, file) = one_page(&cluster).await;
             let (linux, _client) = mount(&cluster, "m", 45, seed).await;
             let name = Name::new(b"f").expect("a name");
             let found = linux.walk(&linux.root(), &name).await.expect("answered");
@@ -114,11 +120,7 @@ fn two_that_store_to_one_page_both_come_to_an_end() {
         let cluster = Cluster::with(seed, Faults::default());
         cluster.run(async {
             cluster.start();
-            let maker = cluster.client("maker").await.expect("the box is up").client;
-            let root = maker.at_root(Context::of(0, 0));
-            let file = root.create_file("f").await.expect("made");
-            let bytes = Slice::from(vec![0; 4096]);
-            root.write(file, 0, bytes).await.expect("written");
+            let (maker, root, file) = one_page(&cluster).await;
             root.close(file).await.expect("closed");
             maker.close().await;
             let name = Name::new(b"f").expect("a name");

@@ -40,18 +40,12 @@ pub fn on_glimpse<W: World>(import: &Import<W>, head: &CallbackHead, asked: &Gli
             Known::Here(attr) => Some(attr),
             Known::Nothing | Known::AtBox => None,
         },
-        xattrs_at_box: !import.ahead.has_own_xattrs(asked.fid),
+        xattrs_at_box: !import.ahead.tree.borrow().has_own_xattrs(asked.fid),
     });
     sender.push(import.ledger.borrow_mut().control(glimpsed).1);
 }
 
 impl Ahead {
-    /// Has this client changed extended attributes of a file that it has to
-    /// itself? The box may not have all of them; after that it is not looked at.
-    fn has_own_xattrs(&self, fid: Fid) -> bool {
-        self.tree.borrow().has_own_xattrs(fid)
-    }
-
     /// The connection is new: requests whose answers were lost are sent again.
     pub fn on_connected(&self) {
         self.resent.set(self.sent.get());
@@ -137,13 +131,13 @@ mod tests {
             .borrow_mut()
             .add_root(FILE, &attr(), Found::default());
         change(&ahead);
-        assert!(!ahead.has_own_xattrs(FILE));
+        assert!(!ahead.tree.borrow().has_own_xattrs(FILE));
         let xattrs = vec![(FILE, b"user.a".to_vec(), None)];
         let change = Change {
             xattrs,
             ..Change::default()
         };
         ahead.tree.borrow_mut().apply(change, FILE);
-        assert!(ahead.has_own_xattrs(FILE));
+        assert!(ahead.tree.borrow().has_own_xattrs(FILE));
     }
 }

@@ -53,10 +53,12 @@ impl Pins {
         self.pins.insert(lock, pin);
     }
 
-    /// Is there a lock that came with the answer to this fill?
+    /// Is there a lock that came with the answer to this fill, which is not over?
+    /// One that is asked again needs another: it may be for more by then (C6).
     #[must_use]
     pub fn has(&self, fill: u64) -> bool {
-        self.pins.values().any(|pin| pin.fill == fill)
+        let mut pins = self.pins.values();
+        pins.any(|pin| pin.fill == fill && pin.until.is_none())
     }
 
     /// `bits` of a lock are called back: what they wait for, if for anything.
@@ -122,6 +124,7 @@ mod tests {
         assert_eq!(pins.on_called(LOCK, Bits::DATA, at(0)), Some(Waits::Fill));
         assert!(pins.on_filled(4, at(1)).is_empty());
         assert_eq!(pins.on_filled(3, at(1)), [LOCK]);
+        assert!(!pins.has(3), "it is over");
         assert!(pins.on_filled(3, at(2)).is_empty(), "once");
         // Asked again over a new connection: it is waited for already.
         assert_eq!(pins.on_called(LOCK, Bits::ALL, at(5000)), Some(Waits::Fill));

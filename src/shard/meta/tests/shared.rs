@@ -5,9 +5,8 @@ use crate::base::{Bits, Extent, LockId, Mode};
 use crate::wire::LockWant;
 use crate::wire::locks::Of;
 
-/// A directory of the box's own in which client 1 has made "new" and removed
-/// "old", neither of them on flash; and the transno of the last change.
-fn unstable() -> (Rig, Fid, Fid, Transno) {
+/// A directory of the box's own with a file "old" in it, both on flash.
+fn stable() -> (Rig, Fid) {
     let rig = Rig::new(|_| {});
     let dir = rig
         .create(rig.root(), "d", FileKind::Directory)
@@ -18,6 +17,13 @@ fn unstable() -> (Rig, Fid, Fid, Transno) {
     rig.sim
         .run(async { rig.shard.flash.commit(settled).await })
         .unwrap();
+    (rig, dir)
+}
+
+/// A directory of the box's own in which client 1 has made "new" and removed
+/// "old", neither of them on flash; and the transno of the last change.
+fn unstable() -> (Rig, Fid, Fid, Transno) {
+    let (rig, dir) = stable();
     let new = rig.create(dir, "new", FileKind::Regular).unwrap().fid;
     rig.unlink(dir, "old", false).unwrap();
     let last = rig.shard.transno.get();
@@ -119,16 +125,7 @@ fn a_look_up_waits_for_no_other_names_l9() {
         })
     };
     let made = || {
-        let rig = Rig::new(|_| {});
-        let dir = rig
-            .create(rig.root(), "d", FileKind::Directory)
-            .unwrap()
-            .fid;
-        rig.create(dir, "old", FileKind::Regular).unwrap();
-        let settled = rig.shard.applied.get();
-        rig.sim
-            .run(async { rig.shard.flash.commit(settled).await })
-            .unwrap();
+        let (rig, dir) = stable();
         rig.create(dir, "new", FileKind::Regular).unwrap();
         (rig, dir)
     };
