@@ -5,6 +5,7 @@ use super::abi::notify::Notice;
 use super::abi::output::OutHeader;
 use super::abi::parse::{Op, parse};
 use super::abi::{IN_HEADER_LEN, OUT_HEADER_LEN, Opcode, WRITE_HEAD_LEN};
+use super::beside::Beside;
 use super::kernel::Kernel;
 use crate::base::codec::{Codec, Reader};
 use crate::base::limits::PAYLOAD_MAX;
@@ -13,9 +14,9 @@ use crate::reactor::Descriptor;
 use std::io::{IoSlice, IoSliceMut};
 
 /// The device of one mount. Not blocking.
-#[derive(Debug)]
 pub struct Device {
     fd: Descriptor,
+    pub beside: Beside,
 }
 
 /// One request of the kernel.
@@ -39,10 +40,12 @@ pub enum Received {
 }
 
 impl Device {
-    /// `fd` is `/dev/fuse`, opened without blocking.
+    /// `fd` is `/dev/fuse`, opened without blocking; the thread that calls is the
+    /// one that serves it.
     #[must_use]
     pub fn new(fd: Descriptor) -> Device {
-        Device { fd }
+        let beside = Beside::new();
+        Device { fd, beside }
     }
 
     /// Takes the next request, if there is one.
@@ -64,6 +67,10 @@ impl Device {
                 Err(e) => return Err(Errno(e.raw_os_error())),
             }
         }
+    }
+
+    fn answer(&self, parts: &[IoSlice<'_>]) -> Result<(), Errno> {
+        self.beside.waking(|| self.write(parts))
     }
 
     fn write(&self, parts: &[IoSlice<'_>]) -> Result<(), Errno> {
@@ -88,12 +95,12 @@ impl Kernel for Device {
         .to_vec();
         if parts.len() >= PARTS_MAX {
             let whole = parts.concat();
-            return self.write(&[IoSlice::new(&head), IoSlice::new(&whole)]);
+            return self.answer(&[IoSlice::new(&head), IoSlice::new(&whole)]);
         }
         let mut slices = Vec::with_capacity(1 + parts.len());
         slices.push(IoSlice::new(&head));
         slices.extend(parts.iter().map(|p| IoSlice::new(p)));
-        self.write(&slices)
+        self.answer(&slices)
     }
 
     async fn refuse(&self, unique: u64, error: Errno) -> Result<(), Errno> {
@@ -106,7 +113,7 @@ impl Kernel for Device {
             error: -number,
             unique,
         };
-        self.write(&[IoSlice::new(&head.to_vec())])
+        self.answer(&[IoSlice::new(&head.to_vec())])
     }
 
     fn tell(&self, notice: &Notice) -> Result<(), Errno> {

@@ -9,14 +9,16 @@
 //!                          ▲          one task a request       │
 //!                          └───────────── reply ◄──────────────┘
 //! ```
-//! All of it runs on one thread and one ring. The device is polled and drained,
-//! never read by a call that could wait (C18).
+//! All of it runs on one thread and one ring, beside its caller where there is one
+//! (`beside`). The device is polled and drained, never read by a call that could
+//! wait (C18).
 //!
 //! Architecture invariant: nothing here keeps contents or attributes, and of
 //! names only what the kernel was told. It may keep what the client's locks
 //! cover, and not longer.
 
 pub mod abi;
+pub mod beside;
 pub mod callers;
 pub mod device;
 pub mod dirs;

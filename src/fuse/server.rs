@@ -50,7 +50,12 @@ async fn carry<U: Upstream>(local: Local, session: Rc<Session<Local, U>>, device
 fn drain<U: Upstream>(session: &Rc<Session<Local, U>>, inbox: &mut Inbox) -> Result<bool, Errno> {
     for _ in 0..TAKEN_AT_ONCE {
         match session.kernel.receive(inbox)? {
-            Received::Message(message) => session.on_message(message),
+            Received::Message(message) => {
+                let others = session.unanswered();
+                let now = || session.world.now();
+                session.kernel.beside.on_message(&message, others, now);
+                session.on_message(message);
+            }
             Received::Nothing => return Ok(true),
             Received::Unmounted => {
                 session.on_unmounted();

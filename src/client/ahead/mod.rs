@@ -18,6 +18,7 @@
 //! origin's limits are at hand, and the lease runs. A root that has begun to end
 //! is in the tree no more.
 
+mod answers;
 mod asks;
 mod busy;
 pub(super) mod decide;
@@ -29,6 +30,7 @@ mod sweep;
 mod tests;
 mod tree;
 
+pub use answers::answer;
 pub use busy::Change as Underway;
 pub use glimpse::on_glimpse;
 pub use tree::Tree;
@@ -36,12 +38,11 @@ pub use tree::Tree;
 use super::cached::{self, opens};
 use super::call::{CallError, Context, Order, Outcome, Pending};
 use super::{Import, LostChange, Terms};
-use crate::base::codec::Bytes;
-use crate::base::{Attr, Bits, Fid, Mono, Name, Time, Transno};
+use crate::base::{Attr, Bits, Fid, FileKind, Mono, Name, Time, Transno};
 use crate::namespace::draft::Change;
 use crate::namespace::{Caller, Ctx};
 use crate::wire::head::flags;
-use crate::wire::op::{Blob, Entry};
+use crate::wire::op::Entry;
 use crate::wire::{Features, FidsWanted, Granted, Reply, Request};
 use crate::world::sync::Signal;
 use crate::world::{Level, World};
@@ -51,9 +52,15 @@ use decide::{Asked, Decided};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 use stock::{Clock, Stock};
 use sweep::Sweeps;
 use tree::TreeView;
+
+/// A file that was not changed for so long is given up with one that another
+/// client wants; somewhat less than the time after which the box would call it
+/// back for whoever looks at it (`shard::locks::glimpse::LATELY`).
+const IDLE: Duration = Duration::from_millis(1500);
 
 /// Records of files and names in the tree; some 300 bytes each.
 const RECORDS_MAX: usize = 1 << 17;
@@ -115,6 +122,26 @@ impl Ahead {
         self.clock.borrow_mut().on_told(told, now);
     }
 
+    /// The time by the box's clock.
+    #[must_use]
+    pub fn now(&self, wall: Time) -> Time {
+        self.clock.borrow().now(wall)
+    }
+
+    /// Has the client this file to itself by a lock of its own, and has not
+    /// changed it for a while?
+    #[must_use]
+    pub fn is_idle(&self, fid: Fid, now: Time) -> bool {
+        let tree = self.tree.borrow();
+        let is_quiet = |attr: &Attr| {
+            let ago = now.nanos() - attr.ctime.nanos();
+            attr.kind == FileKind::Regular && ago >= IDLE.as_nanos().cast_signed()
+        };
+        tree.root_of(fid) == Some(fid)
+            && tree.attr(fid).is_some_and(is_quiet)
+            && !self.busy.has(fid)
+    }
+
     /// Changes that were answered here before the box had them.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -162,59 +189,6 @@ pub fn is_agreed<W: World>(import: &Import<W>) -> bool {
     let has = |bit| agreed.as_ref().is_some_and(|a| a.features.has(bit));
     let is_wanted = import.options.locks && import.options.ahead;
     is_wanted && has(Features::LOCKS) && has(Features::ORDER | Features::FID_GRANTS)
-}
-
-/// Answers a question about what the client has to itself.
-pub fn answer<W: World>(
-    import: &Import<W>,
-    context: &Context,
-    request: &Request,
-) -> Option<Outcome> {
-    let (now, tree) = (import.world.now(), import.ahead.tree.borrow());
-    // While the box changes a file for this client, only it knows it.
-    let busy = &import.ahead.busy;
-    let reply = match request {
-        Request::Lookup(op) if !busy.has(op.parent) => {
-            let fid = match tree.find(op.parent, &op.name)? {
-                Some(fid) => fid,
-                None if may_see(import, context, now) => {
-                    return Some(Err(CallError::Failed(crate::base::Errno::ENOENT)));
-                }
-                None => return None,
-            };
-            if busy.has(fid) {
-                return None;
-            }
-            entry(fid, tree.attr(fid)?.clone())
-        }
-        Request::Getattr(op) if !busy.has(op.fid) => entry(op.fid, tree.attr(op.fid)?.clone()),
-        Request::Readlink(op) => {
-            let Bytes(bytes) = tree.inode(op.fid)?.link.clone()?;
-            Reply::Blob(Blob {
-                bytes: Bytes(bytes),
-            })
-        }
-        _ => return None,
-    };
-    drop(tree);
-    may_see(import, context, now).then_some(Ok((reply, None)))
-}
-
-fn may_see<W: World>(import: &Import<W>, context: &Context, now: Mono) -> bool {
-    let is_allowed = import.options.callers_checked || context.cred.uid == 0;
-    is_allowed && import.cached.is_within_lease(now)
-}
-
-fn entry(fid: Fid, attr: Attr) -> Reply {
-    Reply::Entry(Entry {
-        fid,
-        attr,
-        created: false,
-        layout: Bytes::default(),
-        lock: crate::base::LockId(0),
-        lock_mode: 0,
-        lock_bits: 0,
-    })
 }
 
 /// What may be believed of a file that the client has to itself.
@@ -352,12 +326,7 @@ fn decided<W: World>(import: &Import<W>, pending: &Pending, at: u64) -> Option<(
     if is_reserved(import, &request) {
         return None;
     }
-    let cred = &pending.context.cred;
-    let caller = Caller {
-        uid: cred.uid,
-        gid: cred.gid,
-        groups: cred.groups.clone(),
-    };
+    let caller = caller(&pending.context);
     let is_absent = |dir: Fid, name: &Name| import.cached.is_known(dir, name, None);
     let view = TreeView {
         tree: &tree,
@@ -382,6 +351,15 @@ fn decided<W: World>(import: &Import<W>, pending: &Pending, at: u64) -> Option<(
     let decided = decide::decide(&view, &asked, &request).ok()?;
     let root = root_of(&tree, &request, &decided.change)?;
     Some((decided, root))
+}
+
+fn caller(context: &Context) -> Caller {
+    let cred = &context.cred;
+    Caller {
+        uid: cred.uid,
+        gid: cred.gid,
+        groups: cred.groups.clone(),
+    }
 }
 
 /// Under whose lock a change is made; what is removed goes nowhere.

@@ -101,6 +101,12 @@ impl Clock {
         self.ahead = told.nanos() - now.nanos();
     }
 
+    /// The box's time.
+    #[must_use]
+    pub fn now(&self, now: Time) -> Time {
+        Time::from_nanos(now.nanos() + self.ahead)
+    }
+
     /// A time for a change: never before that of the one before.
     pub fn stamp(&mut self, now: Time) -> u64 {
         self.last = self.last.max(now.nanos() + self.ahead);

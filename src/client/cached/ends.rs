@@ -36,7 +36,14 @@ pub fn on_callback<W: World>(
         .on_called(head.lock, bits, now);
     match called {
         Called::Ends(ending) => {
+            let idle = match ending.mode {
+                Mode::Ex => idle_around(import, ending.fid),
+                _ => Vec::new(),
+            };
             end_for(import, ending, growing);
+            for fid in idle {
+                give_up(import, fid);
+            }
             return;
         }
         Called::Unknown => {
@@ -60,6 +67,27 @@ pub fn on_callback<W: World>(
         world.spawn(async move { growth::on_growing(&import, of, growing).await });
     }
 }
+
+/// A file that the client does not change any more is wanted by another, who will
+/// want its neighbours next, as whoever lists a directory does: those files that
+/// the client has to itself and is through with, too. One callback for all of
+/// them instead of one for each.
+fn idle_around<W: World>(import: &Import<W>, fid: Fid) -> Vec<Fid> {
+    let known = import.cached.known.borrow();
+    let Some((dir, name)) = known.name_of(fid) else {
+        return Vec::new();
+    };
+    let (ledger, now) = (
+        import.ledger.borrow(),
+        import.ahead.now(import.world.wall()),
+    );
+    let mut around = known.around(dir, &name, AROUND);
+    around.retain(|fid| import.ahead.is_idle(*fid, now) && !ledger.handles().is_open(*fid));
+    around
+}
+
+/// Names looked at on each side of the one that was called back.
+const AROUND: usize = 128;
 
 /// The pages of this fill are above now: locks that came with their bytes are
 /// given up soon, if they were called back meanwhile.

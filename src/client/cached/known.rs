@@ -211,6 +211,17 @@ impl Known {
         self.nodes.get(&fid)?.names.first().cloned()
     }
 
+    /// What the names in `dir` around this one lead to, up to `count` on each
+    /// side in the order of their bytes, of those that are known.
+    #[must_use]
+    pub fn around(&self, dir: Fid, name: &Name, count: usize) -> Vec<Fid> {
+        let key = (dir, name.clone());
+        let before = self.names.range(..&key).rev();
+        let here = before.take_while(|((of, _), _)| *of == dir);
+        let before: Vec<Fid> = here.take(count).map(|(_, fid)| *fid).collect();
+        [before, self.after(dir, name, count)].concat()
+    }
+
     /// What the next `count` names in `dir` after this one lead to, in the order
     /// of their bytes, of those that are known.
     #[must_use]

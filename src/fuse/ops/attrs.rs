@@ -14,7 +14,7 @@ use crate::fuse::session::{Origin, Outcome, Session};
 use crate::fuse::upstream::Upstream;
 use crate::fuse::{COUNTERS_XATTR, PID_XATTR};
 use crate::wire::op::{Intent, OfFile, Setattr, StatfsReply, XattrName, XattrSet};
-use crate::wire::{Reply, Request, head};
+use crate::wire::{Reply, Request};
 use crate::world::World;
 
 impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
@@ -30,11 +30,7 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
 
     pub(super) async fn on_setattr(&self, from: &Origin, set: SetAttr) -> Result<Outcome, Errno> {
         let fid = self.node(from.head.nodeid)?.fid;
-        let kill_priv = set.kill_priv;
-        let mut ask = self.plain(from, Request::Setattr(Setattr { fid, set }));
-        if kill_priv {
-            ask.context.flags |= head::flags::KILL_PRIV;
-        }
+        let ask = self.plain(from, Request::Setattr(Setattr { fid, set }));
         let entry = entry_in(self.call(ask).await?.0)?;
         // The kernel takes this answer in whatever it was told to drop after it
         // was written: it is shown once, and asked for again.

@@ -1,6 +1,7 @@
 //! The system calls around a mount: getting the device and hanging it into the
-//! tree (`attach`), and becoming a process of its own (`process`). All `unsafe`
-//! of the mount is in `process`.
+//! tree (`attach`), becoming a process of its own (`process`), and where that
+//! runs (`schedule`). All `unsafe` of the mount is in the last two.
 
 pub mod attach;
 pub mod process;
+pub mod schedule;

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 /// A directory that goes away.
 pub struct Scratch(pub PathBuf);
@@ -26,6 +27,7 @@ impl Drop for Scratch {
 /// A box with its mounts.
 pub struct Site {
     pub mounts: [PathBuf; 2],
+    socket: PathBuf,
     server: Child,
 }
 
@@ -52,13 +54,30 @@ impl Site {
             .map_while(Result::ok)
             .find_map(|line| line.strip_prefix("ready on ").map(str::to_owned));
         let addr = ready.ok_or("the box did not start")?;
-        let site = Site { mounts, server };
+        let socket = dir.join("admin.sock");
+        let site = Site {
+            mounts,
+            socket,
+            server,
+        };
         for mount in &site.mounts {
             fs::create_dir_all(mount).map_err(|e| e.to_string())?;
             let (forebay, at) = (forebay.display().to_string(), mount.display().to_string());
             output(&forebay, &["mount", &format!("{addr}/main"), &at])?;
         }
         Ok(site)
+    }
+
+    /// Returns when the origin has everything, with the seconds it took.
+    pub fn carry(&self) -> Result<f64, String> {
+        let begun = Instant::now();
+        let forebay = shell::target().join("release/forebay");
+        let socket = self.socket.display().to_string();
+        output(
+            &forebay.display().to_string(),
+            &["flush", "main", "--wait", "--socket", &socket],
+        )?;
+        Ok(begun.elapsed().as_secs_f64())
     }
 }
 

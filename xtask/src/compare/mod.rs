@@ -74,6 +74,8 @@ struct Row {
     forebay: f64,
     gfproxy: Option<f64>,
     disk: f64,
+    /// Seconds that it took Forebay afterwards to bring its origin everything.
+    carried: f64,
 }
 
 pub fn run(options: &Options) -> Result<(), String> {
@@ -106,11 +108,17 @@ pub fn run(options: &Options) -> Result<(), String> {
     let work = rows::WORK.iter().chain(&trees::WORK);
     for Work { name, unit, run } in work.filter(is_wanted) {
         let mut rates: [Vec<f64>; 3] = Default::default();
+        let mut carried = Vec::new();
         for _ in 0..options.rounds {
             for (rates, place) in rates.iter_mut().zip(&places) {
-                if let Some(place) = place {
-                    rates.push(run(place, options).map_err(|e| format!("{name}: {e}"))?);
+                let Some(place) = place else { continue };
+                rates.push(run(place, options).map_err(|e| format!("{name}: {e}"))?);
+                // What a row leaves to be done later must not slow the next
+                // one, whoever's that is.
+                if place.first == site.mounts[0] {
+                    carried.push(site.carry()?);
                 }
+                output("sync", &[])?;
             }
         }
         let [forebay, gfproxy, disk] = rates.map(median);
@@ -120,6 +128,7 @@ pub fn run(options: &Options) -> Result<(), String> {
             forebay: forebay.unwrap_or(0.0),
             gfproxy,
             disk: disk.unwrap_or(0.0),
+            carried: median(carried).unwrap_or(0.0),
         };
         eprintln!("{}", line(&row));
         rows.push(row);
@@ -131,8 +140,8 @@ pub fn run(options: &Options) -> Result<(), String> {
         );
     } else {
         println!(
-            "{:<34}{:>9}{:>12}{:>12}{:>12}{:>9}{:>8}",
-            "work", "unit", "forebay", "gfproxy", "disk", "x peer", "x disk"
+            "{:<34}{:>9}{:>12}{:>12}{:>12}{:>9}{:>8}{:>11}",
+            "work", "unit", "forebay", "gfproxy", "disk", "x peer", "x disk", "carried s"
         );
         rows.iter().for_each(|row| println!("{}", line(row)));
     }
@@ -144,14 +153,15 @@ fn line(row: &Row) -> String {
         |to: Option<f64>| to.map_or("-".to_owned(), |to| format!("{:.2}", row.forebay / to));
     let peer = row.gfproxy.map_or("-".to_owned(), |p| format!("{p:.0}"));
     format!(
-        "{:<34}{:>9}{:>12.0}{:>12}{:>12.0}{:>9}{:>8}",
+        "{:<34}{:>9}{:>12.0}{:>12}{:>12.0}{:>9}{:>8}{:>11.2}",
         row.name,
         row.unit,
         row.forebay,
         peer,
         row.disk,
         ratio(row.gfproxy),
-        ratio(Some(row.disk))
+        ratio(Some(row.disk)),
+        row.carried
     )
 }
 
