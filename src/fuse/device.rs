@@ -69,8 +69,8 @@ impl Device {
         }
     }
 
-    fn answer(&self, parts: &[IoSlice<'_>]) -> Result<(), Errno> {
-        self.beside.waking(|| self.write(parts))
+    fn answer(&self, unique: u64, parts: &[IoSlice<'_>]) -> Result<(), Errno> {
+        self.beside.answering(unique, || self.write(parts))
     }
 
     fn write(&self, parts: &[IoSlice<'_>]) -> Result<(), Errno> {
@@ -95,12 +95,12 @@ impl Kernel for Device {
         .to_vec();
         if parts.len() >= PARTS_MAX {
             let whole = parts.concat();
-            return self.answer(&[IoSlice::new(&head), IoSlice::new(&whole)]);
+            return self.answer(unique, &[IoSlice::new(&head), IoSlice::new(&whole)]);
         }
         let mut slices = Vec::with_capacity(1 + parts.len());
         slices.push(IoSlice::new(&head));
         slices.extend(parts.iter().map(|p| IoSlice::new(p)));
-        self.answer(&slices)
+        self.answer(unique, &slices)
     }
 
     async fn refuse(&self, unique: u64, error: Errno) -> Result<(), Errno> {
@@ -113,7 +113,7 @@ impl Kernel for Device {
             error: -number,
             unique,
         };
-        self.answer(&[IoSlice::new(&head.to_vec())])
+        self.answer(unique, &[IoSlice::new(&head.to_vec())])
     }
 
     fn tell(&self, notice: &Notice) -> Result<(), Errno> {

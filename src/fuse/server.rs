@@ -22,7 +22,15 @@ pub async fn serve<U: Upstream>(
     let mut inbox = Inbox::new(local.pool().clone());
     loop {
         local.poll_readable(&device).await?;
-        while !drain(&session, &mut inbox)? {
+        let mut looks = 0;
+        while !session.is_unmounted() {
+            match drain(&session, &mut inbox)? {
+                Drained::More => {}
+                // Whoever takes turns with the mount has the next one ready when
+                // it is back from answering.
+                Drained::One if session.kernel.beside.is_on() && looks < LOOKS => looks += 1,
+                Drained::One | Drained::All => break,
+            }
             local.yield_now().await;
         }
         if session.is_unmounted() {
@@ -30,6 +38,9 @@ pub async fn serve<U: Upstream>(
         }
     }
 }
+
+/// Turns between two looks at the ring.
+const LOOKS: usize = 8;
 
 /// Carries notices to the kernel, each in a context of its own (C3).
 async fn carry<U: Upstream>(local: Local, session: Rc<Session<Local, U>>, device: Descriptor) {
@@ -43,11 +54,20 @@ async fn carry<U: Upstream>(local: Local, session: Rc<Session<Local, U>>, device
     }
 }
 
-/// Takes in what the kernel has, up to a bound: false if there may be more.
-///
-/// While one request is all that is under way, as for one thread at work, the
-/// look that would find nothing behind it is spared: the poll tells as well.
-fn drain<U: Upstream>(session: &Rc<Session<Local, U>>, inbox: &mut Inbox) -> Result<bool, Errno> {
+enum Drained {
+    /// There may be more.
+    More,
+    /// One request is all that is under way, as for one thread at work: the look
+    /// that would find nothing behind it was spared.
+    One,
+    All,
+}
+
+/// Takes in what the kernel has, up to a bound.
+fn drain<U: Upstream>(
+    session: &Rc<Session<Local, U>>,
+    inbox: &mut Inbox,
+) -> Result<Drained, Errno> {
     for _ in 0..TAKEN_AT_ONCE {
         match session.kernel.receive(inbox)? {
             Received::Message(message) => {
@@ -56,17 +76,17 @@ fn drain<U: Upstream>(session: &Rc<Session<Local, U>>, inbox: &mut Inbox) -> Res
                 session.kernel.beside.on_message(&message, others, now);
                 session.on_message(message);
             }
-            Received::Nothing => return Ok(true),
+            Received::Nothing => return Ok(Drained::All),
             Received::Unmounted => {
                 session.on_unmounted();
-                return Ok(true);
+                return Ok(Drained::All);
             }
         }
         if session.unanswered() <= 1 {
-            return Ok(true);
+            return Ok(Drained::One);
         }
     }
-    Ok(false)
+    Ok(Drained::More)
 }
 
 /// Requests taken in before the tasks of earlier ones run.

@@ -3,9 +3,9 @@
 //! there, and puts it back.
 
 #[cfg(loom)]
-use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst, fence};
 #[cfg(not(loom))]
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst, fence};
 use std::time::Duration;
 
 /// How often it looks: a mount that cannot run answers the box somewhat later
@@ -66,7 +66,9 @@ impl Post {
     /// May the mount rank low for a while? If so it says when it does no more.
     pub fn lower(&self) -> bool {
         self.is_low.store(true, SeqCst);
-        // After that: the guard may have ended it just before, and rest by now.
+        // The guard may have ended it just before: either it sees that the mount
+        // is low, and stays up, or the mount sees the end.
+        fence(SeqCst);
         let may = self.is_beside.load(SeqCst);
         if !may {
             self.is_low.store(false, SeqCst);
@@ -85,7 +87,7 @@ impl Post {
             return Duty::Watch;
         }
         let was_beside = self.is_beside.swap(false, SeqCst);
-        // In this order: see `lower`.
+        fence(SeqCst); // See `lower`.
         match was_beside || self.is_low.load(SeqCst) {
             true => Duty::PutBack,
             false => Duty::Rest,

@@ -43,6 +43,8 @@ pub struct Beside {
     post: Arc<Post>,
     /// Begun when it is needed first; `None`: there is none.
     guard: OnceCell<Option<JoinHandle<()>>>,
+    /// The last request that somebody waits for.
+    awaited: Cell<u64>,
     /// Turned off, where it cannot be done.
     is_off: Cell<bool>,
 }
@@ -55,6 +57,7 @@ impl Beside {
         Beside {
             turns: RefCell::default(),
             caller: RefCell::default(),
+            awaited: Cell::default(),
             is_off: Cell::new(home.as_ref().map_or(0, CpuSet::count) < 2),
             home: home.unwrap_or_default(),
             post: Arc::new(Post::new()),
@@ -72,6 +75,9 @@ impl Beside {
             others,
             bytes: bytes(message),
         };
+        if asked.caller != 0 {
+            self.awaited.set(message.head.unique);
+        }
         let advice = self.turns.borrow_mut().on_request(asked, now());
         match advice {
             Advice::Stay => {}
@@ -114,9 +120,15 @@ impl Beside {
         }
     }
 
-    /// Runs `write`, which wakes the caller.
-    pub fn waking<T>(&self, write: impl FnOnce() -> T) -> T {
-        if !self.post.is_beside() || !self.post.lower() {
+    /// Is the mount beside its caller now?
+    pub fn is_on(&self) -> bool {
+        self.post.is_beside()
+    }
+
+    /// Runs `write`, which answers the request `unique`.
+    pub fn answering<T>(&self, unique: u64, write: impl FnOnce() -> T) -> T {
+        let wakes = self.awaited.get() == unique;
+        if !wakes || !self.post.is_beside() || !self.post.lower() {
             return write();
         }
         let is_low = schedule::lower(None).is_ok();
