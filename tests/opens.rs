@@ -326,6 +326,44 @@ fn changes_are_answered_ahead_of_the_box() {
     assert_eq!(fs::read_dir(other.join("d")).unwrap().count(), 1);
 }
 
+/// The calls that unpack an archive wait for no round trip where the directory is
+/// its maker's own, and those about owner, mode and times go in one request.
+#[test]
+fn what_is_unpacked_waits_for_no_round_trips() {
+    const FILES: u64 = 50;
+    let Some(mut site) = site("") else { return };
+    let mount = site.mount("alone");
+    let dir = mount.join("d");
+    fs::create_dir(&dir).unwrap();
+    let before = counters(&mount)["ahead"];
+    until("the directory is its own", || {
+        let spare = dir.join("spare");
+        fs::write(&spare, b"x").unwrap();
+        fs::remove_file(&spare).unwrap();
+        counters(&mount)["ahead"] > before
+    });
+    let refused = |site: &Site| {
+        let status = site.status();
+        let of = &status["shard"][0]["counters"]["refused"]["ENODATA(61)"];
+        of.as_u64().unwrap_or(0)
+    };
+    let (before, had) = (counters(&mount), refused(&site));
+    for n in 0..FILES {
+        let mut file = File::create_new(dir.join(format!("f{n}"))).unwrap();
+        file.write_all(b"x").unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        rustix::fs::fchown(&file, Some(rustix::fs::Uid::ROOT), None).unwrap();
+        let mode = fs::Permissions::from_mode(0o640);
+        file.set_permissions(mode).unwrap();
+    }
+    let after = counters(&mount);
+    assert_eq!(after["ahead"] - before["ahead"], 5 * FILES);
+    // The kernel asks whether a file has a capability before the first write.
+    assert_eq!(refused(&site), had);
+    // How many go together depends on how soon they come.
+    assert!(after["sent"] - before["sent"] < 5 * FILES, "{after:?}");
+}
+
 /// A process of an ordinary user that has a file open.
 struct Holder {
     child: Child,

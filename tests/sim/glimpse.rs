@@ -138,7 +138,11 @@ fn shown(reply: Result<Reply, CallError>) -> Result<Attr, CallError> {
 
 /// A file that `a` has made and has to itself.
 async fn own_file(a: &Client<SimWorld>) -> Fid {
-    let fid = match ask(a, create(a.root(), "f")).await {
+    own_file_at(a, "f").await
+}
+
+async fn own_file_at(a: &Client<SimWorld>, what: &str) -> Fid {
+    let fid = match ask(a, create(a.root(), what)).await {
         Ok(Reply::Entry(entry)) => entry.fid,
         other => panic!("{other:?}"),
     };
@@ -394,6 +398,38 @@ fn all(trouble: Trouble, seeds: std::ops::Range<u64>) -> Sum {
         all.looks, all.glimpses, all.ahead
     );
     all
+}
+
+/// Whoever looks at one file that its writer is through with is about to look at
+/// the others there: they come by one callback, those that are written go on.
+#[test]
+fn files_that_are_written_no_more_are_given_up_together() {
+    const FILES: usize = 40;
+    let cluster = Cluster::with(1, Faults::default());
+    cluster.run(async {
+        cluster.start();
+        let a = cluster.client("a").await.unwrap().client;
+        let b = cluster.client("b").await.unwrap().client;
+        let mut made = Vec::new();
+        for n in 0..FILES {
+            // Nobody has the directory to himself.
+            ask(&b, create(b.root(), &format!("b{n}"))).await.unwrap();
+            made.push(own_file_at(&a, &format!("f{n}")).await);
+        }
+        a.world().sleep(Duration::from_secs(3)).await;
+        append(&a, made[7], 1).await.unwrap();
+        let before = counted(&cluster, "locks called back").await;
+        for (n, fid) in made.iter().enumerate() {
+            let own = getattr(&a, *fid).await.unwrap();
+            let seen = lookup(&b, &format!("f{n}")).await.unwrap();
+            assert_eq!((seen.size, seen.mtime), (own.size, own.mtime));
+        }
+        let calls = counted(&cluster, "locks called back").await - before;
+        assert!(calls <= 2, "{calls} callbacks");
+        let ahead = a.counters().ahead;
+        append(&a, made[7], 1).await.unwrap();
+        assert_eq!(a.counters().ahead, ahead + 1, "it is still its own");
+    });
 }
 
 #[test]

@@ -471,7 +471,7 @@ pub fn on_answer<W: World>(
     let mut unsure = None;
     if let (false, Ok((reply, _))) = (pending.is_ahead(), outcome) {
         let has_changed = pending.transno.get() > Transno(0);
-        unsure = names_changed(&mut tree, &request, reply, has_changed);
+        unsure = on_changed(&mut tree, &request, reply, has_changed);
     }
     for shown in &granted.shown {
         tree.on_shown(shown.fid, &shown.attr);
@@ -503,14 +503,14 @@ pub fn on_answer<W: World>(
     }
 }
 
-/// Names that the box has changed for this client. Returns a root about which
-/// nothing is sure now.
-fn names_changed(
-    tree: &mut Tree,
-    request: &Request,
-    reply: &Reply,
-    has_changed: bool,
-) -> Option<Fid> {
+/// Names, and extended attributes, that the box has changed for this client.
+/// Returns a root about which nothing is sure now.
+fn on_changed(tree: &mut Tree, request: &Request, reply: &Reply, has_changed: bool) -> Option<Fid> {
+    // A new mode goes into an ACL, and what is written takes a capability away.
+    let is_about = matches!(request, Request::XattrSet(_) | Request::XattrRemove(_));
+    for fid in changed(request) {
+        tree.doubt_xattrs(fid, is_about);
+    }
     let named = |entry: &Entry| Some((entry.fid, entry.attr.kind, entry.attr.ino));
     match (request, reply) {
         (Request::Create(op), Reply::Entry(entry)) => {

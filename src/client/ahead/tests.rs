@@ -5,7 +5,7 @@
 
 use super::decide::{Asked, decide};
 use super::tree::{Found, Tree, TreeView};
-use super::{changed, exposes, names_changed, root_of};
+use super::{changed, exposes, on_changed, root_of};
 use crate::base::codec::Bytes;
 use crate::base::{Attr, Errno, Fid, FileKind, Name, OpenId, SetAttr, Time};
 use crate::namespace::create::{self, Created, New};
@@ -23,6 +23,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 #[derive(Clone, Debug)]
 enum Step {
     Do(Deed),
+    /// The same, but the box is asked whatever the client knows.
+    Ask(Deed),
     /// The client gets the file to itself; `all`: and learns all its names.
     Lock {
         file: usize,
@@ -112,7 +114,8 @@ impl Both {
 
     fn step(&mut self, step: &Step) {
         match step {
-            Step::Do(deed) => self.deed(deed),
+            Step::Do(deed) => self.deed(deed, true),
+            Step::Ask(deed) => self.deed(deed, false),
             Step::Lock { file, all } => self.lock(self.file(*file), *all),
             Step::Unlock { file } => self.unlock(self.file(*file)),
             Step::Answer => self.answer(),
@@ -172,7 +175,7 @@ impl Both {
         }
     }
 
-    fn deed(&mut self, deed: &Deed) {
+    fn deed(&mut self, deed: &Deed, may_decide: bool) {
         let (request, len) = self.request(deed);
         // What leaves the tree is given up first.
         for root in exposes(&self.tree, &request) {
@@ -184,7 +187,7 @@ impl Both {
             nsec: 0,
         };
         let touched = changed(&request);
-        if touched.iter().all(|fid| self.tree.has(*fid)) {
+        if may_decide && touched.iter().all(|fid| self.tree.has(*fid)) {
             let is_absent = |_: Fid, _: &Name| false;
             let view = TreeView {
                 tree: &self.tree,
@@ -228,7 +231,7 @@ impl Both {
         let Ok((reply, touched)) = self.real(request, len) else {
             return;
         };
-        let unsure = names_changed(&mut self.tree, request, &reply, !touched.is_empty());
+        let unsure = on_changed(&mut self.tree, request, &reply, !touched.is_empty());
         for fid in touched {
             let attr = self.real.inodes[&fid].attr.clone();
             self.tree.on_shown(fid, &attr);
@@ -293,6 +296,30 @@ impl Both {
                 let there = self.real.entries(*fid).get(&name).copied();
                 assert!(known.is_none_or(|known| known == there), "{fid:?} {name}");
             }
+            self.agree_on_xattrs(*fid);
+        }
+    }
+
+    /// What the client says of extended attributes is what the box would say.
+    fn agree_on_xattrs(&self, fid: Fid) {
+        let is_absent = |_: Fid, _: &Name| false;
+        let own = TreeView {
+            tree: &self.tree,
+            fresh: None,
+            is_absent: &is_absent,
+        };
+        let caller = caller();
+        let ctx = self.real.ctx(&caller);
+        let user = |n: u8| format!("user.{n}").into_bytes();
+        for name in [user(0), user(1), xattr::CAPABILITY.to_vec()] {
+            match xattr::get(&own, ctx, fid, &name) {
+                Err(Stop::Need(_)) => {}
+                told => assert_eq!(told, xattr::get(&self.real, ctx, fid, &name)),
+            }
+        }
+        match xattr::list(&own, ctx, fid) {
+            Err(Stop::Need(_)) => {}
+            told => assert_eq!(told, xattr::list(&self.real, ctx, fid)),
         }
     }
 
@@ -521,6 +548,7 @@ fn deeds() -> impl Strategy<Value = Deed> {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let one = prop_oneof![
         12 => deeds().prop_map(Step::Do),
+        2 => deeds().prop_map(Step::Ask),
         4 => (0..12usize, prop::bool::weighted(0.8)).prop_map(|(file, all)| Step::Lock { file, all }),
         1 => (0..12usize).prop_map(|file| Step::Unlock { file }),
         3 => Just(Step::Answer),

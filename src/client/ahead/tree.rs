@@ -276,6 +276,17 @@ impl Tree {
         }
     }
 
+    /// The box has changed the file for this client, perhaps its extended
+    /// attributes (`any`), or those that there were: it must be asked for them.
+    pub fn doubt_xattrs(&mut self, fid: Fid, any: bool) {
+        if let Some(node) = self.nodes.get_mut(&fid) {
+            let flags = &mut node.inode.flags;
+            if any || *flags & flag::XATTRS != 0 {
+                *flags &= !flag::XATTRS_COMPLETE;
+            }
+        }
+    }
+
     /// A name was made, or removed, by the box for this client.
     pub fn set_name(&mut self, dir: Fid, name: &Name, to: Option<(Fid, FileKind, u64)>) {
         if !self.nodes.contains_key(&dir) {
