@@ -46,7 +46,9 @@ fn a_mount_joins_its_caller_and_parts() {
         until("the mount is where its caller is", || allowed(pid) == 1);
         is_over.store(true, Relaxed);
     });
-    until("it is by itself", || allowed(pid) == all && policy(pid) == "0");
+    until("it is by itself", || {
+        allowed(pid) == all && policy(pid) == "0"
+    });
     // Two callers at once are answered from anywhere.
     is_over.store(false, Relaxed);
     let calls = std::sync::atomic::AtomicU64::new(0);
@@ -72,7 +74,9 @@ fn a_mount_joins_its_caller_and_parts() {
     until("it joins a process, too", || allowed(pid) == 1);
     let id = rustix::process::Pid::from_child(&caller);
     rustix::process::kill_process(id, rustix::process::Signal::STOP).unwrap();
-    until("the caller is left", || allowed(pid) == all && policy(pid) == "0");
+    until("the caller is left", || {
+        allowed(pid) == all && policy(pid) == "0"
+    });
     caller.kill().unwrap();
     caller.wait().unwrap();
 }

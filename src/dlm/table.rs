@@ -245,8 +245,9 @@ impl Table {
             self.contention.on_conflict(now, fid);
         }
         let must_wait = resource.must_wait_for(&dispute, holder, &shape, Rank::of(want));
-        // A part of a file for oneself is of no use.
-        let whole = if want.mode == Mode::Ex { all } else { shape };
+        // A part of a file for oneself is of no use, and would be asked for again.
+        let is_alone = want.mode == Mode::Ex;
+        let whole = if is_alone { all } else { shape };
         let declines = || is_full || self.contention.is_spared(now, fid, &whole);
         if want.discretionary && (must_wait || declines()) {
             return self.nothing(now, fid);
@@ -256,7 +257,9 @@ impl Table {
         }
         let try_bits = want.try_bits.without(self.contention.fought_over(now, fid));
         let welcome = resource.welcome(holder, &shape, try_bits);
-        if want.bits.with(welcome).is_empty() {
+        let bits = want.bits.with(welcome);
+        let is_part = is_alone && want.discretionary && !bits.has(all.bits);
+        if bits.is_empty() || is_part {
             return self.nothing(now, fid);
         }
         let more = More {

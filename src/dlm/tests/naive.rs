@@ -104,6 +104,8 @@ pub fn conflict(a: &Shape, b: &Shape) -> bool {
 struct Item {
     holder: Holder,
     want: Want,
+    /// It is of no use without these.
+    least: Bits,
 }
 
 impl Item {
@@ -190,7 +192,11 @@ impl Naive {
         if let Err(r) = self.admit(holder, want.lock, want.ahead) {
             return Outcome::Refused(r);
         }
-        let item = Item { holder, want };
+        let item = Item {
+            holder,
+            want,
+            least: Bits::NONE,
+        };
         let before: Vec<Item> = self.waiting.clone();
         let all = self.granted.iter().chain(&before);
         if all.clone().any(|other| other.meets(&item)) {
@@ -209,6 +215,11 @@ impl Naive {
             // Who did not wait for it gets nothing that was just called back,
             // and less than two seconds before that.
             let mut item = item;
+            let whole = want.bits.with(want.try_bits);
+            item.least = match want.discretionary && want.mode == Mode::Ex {
+                true => whole,
+                false => Bits::NONE,
+            };
             let second = Duration::from_secs(1);
             for bit in (0..7).map(|n| 1u64 << n) {
                 let called = self.called.iter();
@@ -299,6 +310,7 @@ impl Naive {
 
     pub fn is_covered(&self, holder: Holder, want: &Want) -> bool {
         let item = Item {
+            least: Bits::NONE,
             holder,
             want: *want,
         };
@@ -307,6 +319,7 @@ impl Naive {
 
     pub fn is_in_conflict(&self, holder: Holder, want: &Want) -> bool {
         let item = Item {
+            least: Bits::NONE,
             holder,
             want: *want,
         };
@@ -325,7 +338,7 @@ impl Naive {
             }
         }
         item.want.bits.set |= welcome;
-        if item.want.bits.is_empty() {
+        if item.want.bits.is_empty() || !item.want.bits.has(item.least) {
             return None;
         }
         if expand {
@@ -567,7 +580,11 @@ impl Naive {
             0
         };
         self.admit(holder, claim.lock, false)?;
-        let item = Item { holder, want };
+        let item = Item {
+            holder,
+            want,
+            least: Bits::NONE,
+        };
         if !is_current || self.granted.iter().any(|l| l.meets(&item)) {
             return Err(Refusal::Stale);
         }

@@ -893,3 +893,27 @@ fn who_has_a_file_to_himself_is_known() {
     granted(table.enqueue_own(ms(0), A, &change));
     assert_eq!(sole(&table, seen), None);
 }
+
+/// Who would have a file to himself has no use for a part of it, and would ask for
+/// the rest, and be called back for each, over and over.
+#[test]
+fn a_file_to_oneself_is_given_whole_or_not_at_all_l1() {
+    let all = Bits::LOOKUP.with(Bits::ATTRS);
+    let alone = |n| Want {
+        try_bits: all,
+        discretionary: true,
+        ..want(n, Mode::Ex, Bits::NONE)
+    };
+    let mut table = Table::new(WIDE);
+    granted(table.enqueue(ms(0), A, &want(1, Mode::Pr, Bits::PERM)));
+    assert_eq!(table.enqueue(ms(1), B, &alone(1)), DECLINED);
+    let looks = Want {
+        mode: Mode::Pr,
+        ..alone(2)
+    };
+    let grant = granted(table.enqueue(ms(2), B, &looks));
+    assert_eq!(grant.bits, all, "who looks takes what there is");
+    assert!(table.cancel(ms(3), A, id(1), Bits::ALL));
+    let grant = granted(table.enqueue(ms(4), B, &alone(3)));
+    assert_eq!((grant.mode, grant.bits), (Mode::Ex, all));
+}

@@ -267,6 +267,9 @@ fn grant_one<W: World>(
         true => Bits::NONE,
         false => OPENED,
     };
+    if want.mode == Mode::Ex && !want.try_bits.and(refused).is_empty() {
+        return;
+    }
     let try_bits = want.try_bits.without(refused);
     let try_bits = locks.missing(export.holder, (lock, fid), want, try_bits);
     if want.bits.with(try_bits).is_empty() {
