@@ -33,6 +33,8 @@ mod mounts;
 mod names;
 #[path = "kernel/pages.rs"]
 mod pages;
+#[path = "kernel/places.rs"]
+mod places;
 #[path = "kernel/run.rs"]
 mod run;
 #[path = "kernel/scenes.rs"]

@@ -7,6 +7,7 @@ use super::abi::parse::{Op, parse};
 use super::abi::{IN_HEADER_LEN, OUT_HEADER_LEN, Opcode, WRITE_HEAD_LEN};
 use super::beside::Beside;
 use super::kernel::Kernel;
+use super::sys::schedule;
 use crate::base::codec::{Codec, Reader};
 use crate::base::limits::PAYLOAD_MAX;
 use crate::base::{Buf, Errno, Pool, Slice};
@@ -119,6 +120,12 @@ impl Kernel for Device {
     fn tell(&self, notice: &Notice) -> Result<(), Errno> {
         assert!(!notice.may_wait(), "{notice:?} would stop the mount");
         self.write(&[IoSlice::new(&notice.to_bytes())])
+    }
+
+    /// An answer wakes the thread that waits for it, and until it has taken that
+    /// in it waits for nothing.
+    fn has_gone_on(&self, thread: u32) -> bool {
+        schedule::is_waiting_or_gone(thread)
     }
 }
 

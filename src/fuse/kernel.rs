@@ -28,4 +28,9 @@ pub trait Kernel: 'static {
     /// # Errors
     /// ENOENT: it has nothing of that.
     fn tell(&self, notice: &Notice) -> Result<(), Errno>;
+
+    /// Has a thread, whose request was answered, done with the answer what the
+    /// kernel does with it, or does it exist no more? False where that cannot be
+    /// known now.
+    fn has_gone_on(&self, thread: u32) -> bool;
 }

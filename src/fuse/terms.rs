@@ -8,10 +8,11 @@ use super::abi::output::{EntryOut, OpenOut, Validity};
 use super::kept::end_of;
 use super::kept::names::Turn;
 use super::kept::pages::Access;
+use super::kept::walkers::Walkers;
 use super::kernel::Kernel;
 use super::session::{Origin, Session};
 use super::upstream::Upstream;
-use crate::base::{Attr, Bits, Codec, Extent, Fid, Mono, Name, OpenId};
+use crate::base::{Attr, Bits, Codec, Extent, Fid, FileKind, Mono, Name, OpenId};
 use crate::client::Terms;
 use crate::wire::op::Entry;
 use crate::world::World;
@@ -24,6 +25,8 @@ pub(super) struct At<'a> {
     pub name: &'a Name,
     /// The answer that names it, if that is a listing's.
     pub listing: Option<Turn>,
+    /// The thread that takes the answer in, perhaps without the directory's lock.
+    pub walker: Option<u32>,
 }
 
 impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
@@ -56,6 +59,7 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
             parent,
             name,
             listing: None,
+            walker: Some(from.head.pid),
         });
         self.named(at, entry.fid, &entry.attr, terms).to_vec()
     }
@@ -75,11 +79,11 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
             terms.attr = Duration::ZERO;
         }
         let (parent, name) = at;
-        let listing = None;
         let at = At {
             parent,
             name,
-            listing,
+            listing: None,
+            walker: None,
         };
         self.named(Some(at), entry.fid, &entry.attr, terms).to_vec()
     }
@@ -106,11 +110,23 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
         };
         if let Some(at) = at.filter(|_| !entry.is_zero()) {
             let until = self.give(entry);
-            let names = &mut self.kept.borrow_mut().names;
-            names.give(at.parent, at.name, nodeid, until, at.listing);
+            let kept = &mut *self.kept.borrow_mut();
+            kept.names
+                .give(at.parent, at.name, nodeid, until, at.listing);
+            if attr.kind == FileKind::Directory {
+                self.note_walker(&mut kept.walkers, nodeid, at.walker);
+            }
         }
         let attrs = self.attrs_for(nodeid, terms.attr);
         Validity { entry, ..attrs }.entry_out(nodeid, &attr)
+    }
+
+    /// The kernel believes a directory's name from when `walker` has taken it in.
+    fn note_walker(&self, walkers: &mut Walkers, dir: u64, walker: Option<u32>) {
+        walkers.give(dir);
+        if let Some(thread) = walker {
+            walkers.tell(dir, thread, |thread| self.kernel.has_gone_on(thread));
+        }
     }
 
     /// What an answer said of `fid`, or what a later one, that brought the

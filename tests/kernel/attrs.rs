@@ -1,7 +1,7 @@
 //! Attributes: `fuse_change_attributes`, `fuse_update_get_attr`,
 //! `fuse_do_setattr` and `fuse_iget`.
 
-use crate::inode::Inode;
+use crate::inode::{Dentry, Inode};
 use crate::linux::{Linux, decode, valid_for};
 use forebay::base::{Errno, Mono, SetAttr};
 use forebay::fuse::abi::input::ForgetOne;
@@ -44,7 +44,10 @@ impl Linux {
         let nodes: Vec<_> = self.nodes.borrow().values().cloned().collect();
         for dir in nodes.iter().filter(|inode| inode.is_dir) {
             let mut names = dir.names.borrow_mut();
-            names.retain(|_, _| !self.chance(2));
+            // Known to the table, to `nodes` here and by the name: who is in it.
+            let is_in = |dir: &Rc<Inode>| dir.is_dir && Rc::strong_count(dir) > 3;
+            let has_somebody = |d: &Rc<Dentry>| d.target.as_ref().is_some_and(is_in);
+            names.retain(|_, dentry| has_somebody(dentry) || !self.chance(2));
         }
         drop(nodes);
         let mut nodes = self.nodes.borrow_mut();

@@ -48,6 +48,9 @@ pub struct State {
     pub requests: Queue<Message>,
     waiting: RefCell<BTreeMap<u64, Waiter>>,
     unique: Cell<u64>,
+    threads: Cell<u32>,
+    /// Threads that are not known to have done with their answers.
+    busy: RefCell<BTreeSet<u32>>,
     pub nodes: RefCell<BTreeMap<u64, Rc<Inode>>>,
     pub attr_version: Cell<u64>,
     pub epoch: Cell<u64>,
@@ -118,6 +121,8 @@ impl Linux {
             requests: Queue::default(),
             waiting: RefCell::default(),
             unique: Cell::new(0),
+            threads: Cell::new(0),
+            busy: RefCell::default(),
             nodes: RefCell::default(),
             attr_version: Cell::new(1),
             epoch: Cell::new(0),
@@ -174,7 +179,7 @@ impl Linux {
         self.waits.enter(what)
     }
 
-    fn message(&self, nodeid: u64, op: Op, payload: Option<Slice>) -> u64 {
+    fn message(&self, nodeid: u64, op: Op, payload: Option<Slice>, pid: u32) -> u64 {
         let unique = self.unique.get() + 2;
         self.unique.set(unique);
         self.counts.requests.set(self.counts.requests.get() + 1);
@@ -185,7 +190,7 @@ impl Linux {
             nodeid,
             uid: 0,
             gid: 0,
-            pid: 0,
+            pid,
             extensions: 0,
             padding: 0,
         };
@@ -201,8 +206,30 @@ impl Linux {
     }
 
     pub async fn ask_with(&self, nodeid: u64, op: Op, payload: Option<Slice>) -> Answer {
+        self.ask_as(&self.thread(), nodeid, op, payload).await
+    }
+
+    /// A thread that runs in the kernel until it is dropped.
+    pub fn thread(&self) -> Thread {
+        let id = self.threads.get() + 1;
+        self.threads.set(id);
+        self.busy.borrow_mut().insert(id);
+        Thread {
+            id,
+            linux: self.clone(),
+        }
+    }
+
+    /// The same by a thread that goes on with the answer.
+    pub async fn ask_as(
+        &self,
+        thread: &Thread,
+        nodeid: u64,
+        op: Op,
+        payload: Option<Slice>,
+    ) -> Answer {
         let _wait = self.waits(|| format!("the answer to {op:?} of node {nodeid}"));
-        let unique = self.message(nodeid, op, payload);
+        let unique = self.message(nodeid, op, payload, thread.id);
         let answer = Promise::default();
         let waiter = Waiter::Task(answer.clone());
         self.waiting.borrow_mut().insert(unique, waiter);
@@ -224,14 +251,14 @@ impl Linux {
         payload: Option<Slice>,
         end: impl FnOnce(Answer) + 'static,
     ) {
-        let unique = self.message(nodeid, op, payload);
+        let unique = self.message(nodeid, op, payload, 0);
         let waiter = Waiter::End(Box::new(end));
         self.waiting.borrow_mut().insert(unique, waiter);
     }
 
     /// Sends a request that is not answered.
     pub fn tell_mount(&self, nodeid: u64, op: Op) {
-        self.message(nodeid, op, None);
+        self.message(nodeid, op, None, 0);
     }
 
     /// The machine goes on while the mount process does not.
@@ -310,6 +337,22 @@ impl Kernel for Linux {
             }
             _ => panic!("{notice:?} would stop the mount"),
         }
+    }
+
+    fn has_gone_on(&self, thread: u32) -> bool {
+        thread != 0 && !self.busy.borrow().contains(&thread)
+    }
+}
+
+/// One of the machine's threads, while it is in a request.
+pub struct Thread {
+    id: u32,
+    linux: Linux,
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.linux.busy.borrow_mut().remove(&self.id);
     }
 }
 

@@ -107,7 +107,11 @@ impl Linux {
                 self.invalidate_pages(&inode, first, last).await;
                 Ok(())
             }
-            Notice::Entry { parent, name } => self.invalidate_entry(*parent, name).await,
+            Notice::Entry {
+                parent,
+                name,
+                expires,
+            } => self.invalidate_entry(*parent, name, *expires).await,
             Notice::Store {
                 nodeid,
                 offset,

@@ -81,7 +81,10 @@ impl Linux {
             return Ok(false);
         };
         let version = self.attr_version.get();
-        let out: EntryOut = match self.ask(dir.nodeid, lookup(name)).await {
+        // Until what is answered is done, which no lock covers.
+        let thread = self.thread();
+        let answer = self.ask_as(&thread, dir.nodeid, lookup(name), None).await;
+        let out: EntryOut = match answer {
             Ok(answer) => decode(&answer).0,
             Err(Errno::EINTR) => return Err(Errno::EINTR),
             Err(_) => return Ok(false),
@@ -282,7 +285,12 @@ impl Linux {
     }
 
     /// `fuse_reverse_inval_entry`.
-    pub async fn invalidate_entry(&self, parent: u64, name: &Name) -> Result<(), Errno> {
+    pub async fn invalidate_entry(
+        &self,
+        parent: u64,
+        name: &Name,
+        expires: bool,
+    ) -> Result<(), Errno> {
         let dir = self.find(parent).ok_or(Errno::ENOENT)?;
         dir.to_drop.borrow_mut().push(name.clone());
         let _down = self.down(&dir, name, true).await;
@@ -293,7 +301,10 @@ impl Linux {
         let dentry = dir.names.borrow().get(name).cloned();
         let dentry = dentry.ok_or(Errno::ENOENT)?;
         self.dir_changed(&dir);
-        self.unhash(&dir, name, &dentry);
+        dentry.until.set(Mono(0));
+        if !expires {
+            self.unhash(&dir, name, &dentry);
+        }
         Ok(())
     }
 

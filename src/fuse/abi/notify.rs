@@ -17,8 +17,14 @@ pub enum Notice {
     /// and its attributes. Waits for folios that are being read, and for dirty
     /// ones to be written.
     Pages { nodeid: u64, offset: i64, len: i64 },
-    /// A name, or that it is not there. Waits for the directory's lock.
-    Entry { parent: u64, name: Rc<Name> },
+    /// A name, or that it is not there. With `expires`, it stays what processes
+    /// that are in it call it, and is asked for at its next use (Linux 6.2; one
+    /// before drops it). Waits for the directory's lock.
+    Entry {
+        parent: u64,
+        name: Rc<Name>,
+        expires: bool,
+    },
     /// The file is at least `offset + 1` bytes long, and this is the byte at
     /// `offset`. Waits for the folio.
     Store { nodeid: u64, offset: u64, byte: u8 },
@@ -45,11 +51,16 @@ impl Notice {
                 inval_inode(*nodeid, *offset, *len, &mut body);
                 INVAL_INODE
             }
-            Notice::Entry { parent, name } => {
+            Notice::Entry {
+                parent,
+                name,
+                expires,
+            } => {
                 parent.encode(&mut body);
                 // Names have 255 bytes at most.
                 (name.as_bytes().len() as u32).encode(&mut body);
-                0u32.encode(&mut body);
+                let flags = if *expires { EXPIRE_ONLY } else { 0 };
+                flags.encode(&mut body);
                 body.bytes(name.as_bytes());
                 body.zeros(1);
                 INVAL_ENTRY
@@ -98,6 +109,9 @@ const INVAL_ENTRY: i32 = 3;
 const STORE: i32 = 4;
 const INC_EPOCH: i32 = 8;
 
+/// `FUSE_EXPIRE_ONLY`, of a name.
+const EXPIRE_ONLY: u32 = 1;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,9 +130,20 @@ mod tests {
         let want = [&5u64.to_le_bytes()[..], &[0xff; 8], &[0; 8]].concat();
         assert_eq!((code, body), (2, want));
         let name = Rc::new(Name::new(b"ab").expect("a name"));
-        let (code, body) = words(&Notice::Entry { parent: 1, name });
-        let want = [&1u64.to_le_bytes()[..], &[2, 0, 0, 0, 0, 0, 0, 0], b"ab\0"].concat();
-        assert_eq!((code, body), (3, want));
+        for expires in [false, true] {
+            let (code, body) = words(&Notice::Entry {
+                parent: 1,
+                name: Rc::clone(&name),
+                expires,
+            });
+            let flag = u8::from(expires);
+            let want = [
+                &1u64.to_le_bytes()[..],
+                &[2, 0, 0, 0, flag, 0, 0, 0],
+                b"ab\0",
+            ];
+            assert_eq!((code, body), (3, want.concat()));
+        }
         let (code, body) = words(&Notice::Store {
             nodeid: 2,
             offset: 9,

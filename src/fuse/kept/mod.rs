@@ -1,5 +1,5 @@
-//! What the kernel may still believe: the names it was given (`names`), until
-//! when it trusts attributes, of which files it may hold pages (`pages`), and of
+//! What the kernel may still believe: the names it was given (`names`; of
+//! directories, who may not have taken them in: `walkers`), until when it trusts attributes, of which files it may hold pages (`pages`), and of
 //! which directories a listing (`lists`).
 //! Each reply that says how long it is good for is entered here before it is
 //! sent, so that taking back finds all there is to take back; what the kernel
@@ -14,6 +14,7 @@ pub mod lists;
 pub mod names;
 pub mod pages;
 pub mod races;
+pub mod walkers;
 
 use crate::base::{Mono, NumberMap};
 use lists::Lists;
@@ -21,6 +22,7 @@ use names::Names;
 use pages::Pages;
 use races::Races;
 use std::time::Duration;
+use walkers::Walkers;
 
 /// The beliefs of one mount's kernel, by node number.
 #[derive(Default)]
@@ -29,6 +31,7 @@ pub struct Kept {
     pub names: Names,
     pub pages: Pages,
     pub races: Races,
+    pub walkers: Walkers,
     attrs: NumberMap<Mono>,
 }
 
@@ -64,6 +67,7 @@ impl Kept {
         self.attrs.remove(&nodeid);
         self.lists.forget(nodeid);
         self.names.forget(nodeid);
+        self.walkers.forget(nodeid);
         self.pages.forget(nodeid);
     }
 }

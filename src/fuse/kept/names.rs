@@ -55,6 +55,8 @@ pub struct Turn {
 pub struct Held {
     pub parent: u64,
     pub name: Rc<Name>,
+    /// What it leads to; 0: to nothing.
+    pub nodeid: u64,
     pub until: Mono,
     pub listing: Option<Turn>,
     serial: u64,
@@ -315,6 +317,7 @@ fn held(parent: u64, name: &Rc<Name>, given: &Given) -> Held {
     Held {
         parent,
         name: Rc::clone(name),
+        nodeid: given.nodeid,
         until: given.until,
         listing: given.listing,
         serial: given.serial,

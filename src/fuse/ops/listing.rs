@@ -235,6 +235,8 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
                 parent: listed.dir,
                 name: &entry.name,
                 listing: Some(listed.turn),
+                // The directory is locked meanwhile.
+                walker: None,
             };
             let attr = entry.attr.as_ref()?;
             Some(self.named(Some(at), entry.fid, attr, listed.terms))

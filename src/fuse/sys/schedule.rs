@@ -1,5 +1,7 @@
 //! Where a thread runs, and how low it ranks while it does.
 
+use rustix::io::Errno;
+use rustix::process::test_kill_process;
 use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 use std::fs::File;
 use std::io;
@@ -58,12 +60,37 @@ impl Thread {
     }
 }
 
+/// Does a thread wait for anything, or exist no more? False also where this
+/// process cannot tell: the thread is in another PID name space (0), or hidden.
+pub fn is_waiting_or_gone(id: u32) -> bool {
+    let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) else {
+        return false;
+    };
+    match std::fs::read(format!("/proc/{id}/task/{id}/stat")) {
+        Ok(stat) => state_in(&stat).is_some_and(|state| state != RUNNING),
+        // Hidden ones look like that, too.
+        Err(_) => test_kill_process(pid) == Err(Errno::SRCH),
+    }
+}
+
+/// On a CPU, or to be soon.
+const RUNNING: &str = "R";
+
+/// The third word of a thread's `stat`, after its name.
+fn state_in(stat: &[u8]) -> Option<&str> {
+    after_name(stat)?.split_ascii_whitespace().next()
+}
+
+fn after_name(stat: &[u8]) -> Option<&str> {
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    std::str::from_utf8(stat.get(name_end + 1..)?).ok()
+}
+
 /// The 39th word of a thread's `stat`; the second is a name in brackets, and may
 /// hold anything.
 fn cpu_in(stat: &[u8]) -> Option<usize> {
-    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
-    let rest = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
-    rest.split_ascii_whitespace().nth(36)?.parse().ok()
+    let words = after_name(stat)?.split_ascii_whitespace();
+    words.skip(36).next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -82,6 +109,30 @@ mod tests {
             assert_eq!(thread.cpu(), Some(cpu));
         }
         keep_on(None, &before).expect("as it was");
+    }
+
+    /// One that sleeps, one that runs, one that is gone, and none.
+    #[test]
+    fn a_thread_waits_runs_or_is_gone() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (end, ends) = std::sync::mpsc::channel::<()>();
+        let sleeper = std::thread::spawn(move || {
+            let own = rustix::thread::gettid().as_raw_nonzero().get();
+            tell.send(own.cast_unsigned()).expect("heard");
+            let _ = ends.recv();
+        });
+        let asleep = told.recv().expect("it runs");
+        while !is_waiting_or_gone(asleep) {
+            std::thread::yield_now();
+        }
+        let own = rustix::thread::gettid().as_raw_nonzero().get();
+        assert!(!is_waiting_or_gone(own.cast_unsigned()), "who asks runs");
+        drop(end);
+        sleeper.join().expect("ended");
+        while !is_waiting_or_gone(asleep) {
+            std::thread::yield_now();
+        }
+        assert!(!is_waiting_or_gone(0), "in another name space");
     }
 
     #[test]

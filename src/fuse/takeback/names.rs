@@ -2,6 +2,8 @@
 //! directory's lock, which the kernel holds during LOOKUP and CREATE: it is
 //! given a moment, and then the dentry epoch is raised instead, which needs no
 //! lock; without epochs, the names' own timeouts are waited for (C2).
+//! Names of directories only expire, once all who were told of them have gone on
+//! (`kept::walkers`).
 
 use super::{PAUSE_MAX, PAUSE_MIN};
 use crate::base::Name;
@@ -76,6 +78,7 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     /// none: a reply that gives it may not be taken in yet (C5). A rename that is
     /// under way takes it elsewhere, where it is believed as before.
     async fn drop_name(&self, held: &Held) {
+        let expires = self.may_expire(held).await;
         let mut pause = PAUSE_MIN;
         while self.is_believed(held) {
             let left = held.until - self.world.now();
@@ -89,6 +92,7 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
             let notice = Notice::Entry {
                 parent,
                 name: Rc::clone(&name),
+                expires,
             };
             let told = self.notices.post(notice, Some(permit));
             match within(&self.world, left, told.get()).await {
@@ -103,6 +107,31 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
                 }
             }
         }
+    }
+
+    /// Is it enough that the name expires? Of a directory it is, when nobody is
+    /// left who might take it in afterwards: soon, as a rule at once. Who computes
+    /// on and on without waiting for anything cannot be told from that; with
+    /// epochs, one is raised meanwhile, and without, the name is dropped then.
+    async fn may_expire(&self, held: &Held) -> bool {
+        if !self.kept.borrow().walkers.knows(held.nodeid) {
+            return false;
+        }
+        let until = self.world.now() + PATIENCE;
+        let mut pause = PAUSE_MIN;
+        while !self.are_gone(held.nodeid) {
+            if self.world.now() >= until || !self.is_believed(held) {
+                return false;
+            }
+            self.world.sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+        true
+    }
+
+    fn are_gone(&self, dir: u64) -> bool {
+        let walkers = &mut self.kept.borrow_mut().walkers;
+        walkers.are_gone(dir, |thread| self.kernel.has_gone_on(thread))
     }
 
     /// May the kernel still answer with it?
@@ -142,5 +171,7 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
 
 /// How long an invalidation may take: some µs, unless the directory is locked.
 const GRACE: Duration = Duration::from_millis(4);
+/// How long those who were told of a directory have to take it in.
+const PATIENCE: Duration = Duration::from_millis(50);
 /// More names than this are not told one by one.
 const SINGLY_MAX: usize = 1024;
