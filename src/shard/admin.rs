@@ -1,6 +1,6 @@
 //! What the administrator asks of a shard: numbers, and flushes.
 
-use super::{Shard, Target, meta, writeback};
+use super::{Shard, Target, locks, meta, writeback};
 use crate::base::{Errno, Fid, Name, TargetId};
 use crate::world::World;
 use serde_json::{Value, json};
@@ -106,6 +106,8 @@ async fn flush<W: World>(shard: &Rc<Shard<W>>, target: &str, path: &str, wait: b
             "no target {target} is in service: is its origin there?"
         ));
     };
+    // What applications were told is done is meant, wherever it is yet.
+    locks::settle(shard, target.id).await;
     let fid = match walk(shard, &target, path).await {
         Ok(fid) => fid,
         Err(e) => return failed(&format!("{path}: {e}")),

@@ -219,6 +219,38 @@ fn who_goes_on_sending_is_waited_for_h6() {
     }
 }
 
+/// What applications were told is done, and not what the box knows of it, is
+/// what a flush carries to the origin.
+#[test]
+fn a_flush_carries_what_was_answered_ahead() {
+    for seed in 0..10 {
+        let cluster = Cluster::new(seed);
+        cluster.run(async {
+            cluster.start();
+            let sim = &cluster.sim;
+            let a = cluster.client("a").await.unwrap().client;
+            let dir = own(&a).await;
+            let file = make(&a, dir, "file", FileKind::Regular).await;
+            // Nothing is owed.
+            sim.sleep(Duration::from_secs(60)).await;
+            let before = a.counters().ahead;
+            sim.partition("a", BOX);
+            write(&a, file, b"answered").await;
+            assert!(a.counters().ahead > before, "seed {seed}");
+            let heal = async {
+                sim.sleep(Duration::from_millis(100 * seed)).await;
+                sim.heal();
+            };
+            let (drained, ()) = futures_join(cluster.drain(), heal).await;
+            drained.expect("at the origin");
+            let mut carried = [0; 9];
+            let there = cluster.origin().tree();
+            let len = there.0[&b"own/file"[..]].bytes.read(0, &mut carried);
+            assert_eq!(&carried[..len], b"answered", "seed {seed}");
+        });
+    }
+}
+
 #[test]
 fn a_crash_of_the_box_costs_nothing_that_was_answered_l4() {
     for seed in 0..40 {

@@ -45,6 +45,24 @@ impl<W: World> Claims<W> {
         Ok(claims)
     }
 
+    /// One for the box itself, as `holder`.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    pub(super) async fn of_box(
+        shard: &Rc<Shard<W>>,
+        holder: Holder,
+        touch: Touch,
+    ) -> Result<Claims<W>, Errno> {
+        let mut claims = Claims {
+            shard: Rc::clone(shard),
+            holder,
+            locks: Vec::with_capacity(1),
+        };
+        claims.add(touch, false).await?;
+        Ok(claims)
+    }
+
     async fn add(&mut self, touch: Touch, ahead: bool) -> Result<(), Errno> {
         let locks = &self.shard.locks;
         let lock = locks.next_own();

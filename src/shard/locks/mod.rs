@@ -19,16 +19,16 @@
 //! Architecture invariant: there is no second path. Whatever changes what a
 //! client may be shown goes through [`Locks::in_the_way`] first.
 
+mod alone;
 mod callbacks;
 mod claims;
-mod closed;
 mod ghosts;
 pub mod glimpse;
 mod touch;
 
+pub use alone::{look, settle};
 pub use callbacks::{again, on_cancel, on_claim, on_raised, on_sent, pump, recall_opens};
 pub use claims::Claims;
-pub use closed::look;
 pub use ghosts::{end_ghosts, leave, on_clean};
 pub use glimpse::on_glimpsed;
 pub use touch::{Touch, merged, of_change, of_edit};
@@ -257,7 +257,7 @@ fn grant_one<W: World>(
     lock: LockId,
     fid: Fid,
 ) {
-    let is_refused = want.mode == Mode::Ex && closed::is_closed(shard, fid);
+    let is_refused = want.mode == Mode::Ex && alone::is_closed(shard, fid);
     if export.is_ended() || !is_allowed(want) || is_refused {
         return;
     }
