@@ -89,8 +89,8 @@ fn after_name(stat: &[u8]) -> Option<&str> {
 /// The 39th word of a thread's `stat`; the second is a name in brackets, and may
 /// hold anything.
 fn cpu_in(stat: &[u8]) -> Option<usize> {
-    let words = after_name(stat)?.split_ascii_whitespace();
-    words.skip(36).next()?.parse().ok()
+    let mut words = after_name(stat)?.split_ascii_whitespace();
+    words.nth(36)?.parse().ok()
 }
 
 #[cfg(test)]
