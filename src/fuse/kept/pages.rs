@@ -241,10 +241,12 @@ impl Pages {
         around
     }
 
-    /// All pages were dropped; there are none, if no fill began after `begun`.
-    pub fn dropped_all(&mut self, nodeid: u64, begun: u64) {
+    /// All pages were dropped, `around` fills. There are none if there were no
+    /// fills, and none began since.
+    pub fn dropped_all(&mut self, nodeid: u64, around: &Around) {
         if let Some(node) = self.nodes.get_mut(&nodeid)
-            && node.begun == begun
+            && around.fills.is_empty()
+            && node.begun == around.begun
             && node.fills.is_empty()
         {
             node.present = false;
@@ -317,13 +319,18 @@ mod tests {
         assert_eq!(around.fills, [10, 11]);
         assert!(pages.end(1, 10).expect("a fill").is_left_out);
         assert!(!pages.end(1, 11).expect("a fill").is_left_out, "later");
-        assert_eq!(pages.around(1, Extent::ALL, 9).pieces, [Extent::ALL]);
-        assert!(pages.has(1));
-        pages.dropped_all(1, 1);
+        pages.dropped_all(1, &around);
+        assert!(pages.has(1), "what they brought was not dropped");
+        let all = pages.around(1, Extent::ALL, 9);
+        assert_eq!(all.pieces, [Extent::ALL]);
+        pages.begin(1, 12, 0, 4096, 0);
+        pages.end(1, 12);
+        pages.dropped_all(1, &all);
         assert!(pages.has(1), "another began meanwhile");
-        pages.dropped_all(1, 2);
+        let all = pages.around(1, Extent::ALL, 9);
+        pages.dropped_all(1, &all);
         assert!(!pages.has(1));
-        pages.begin(1, 12, 0, u32::MAX, 0);
+        pages.begin(1, 13, 0, u32::MAX, 0);
         assert_eq!(pages.around(1, part(0, 4095), 1).pieces, []);
     }
 

@@ -29,7 +29,7 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
             if self.waited(nodeid, range, &around, &round, grace).await {
                 if range == Extent::ALL {
                     let pages = &mut self.kept.borrow_mut().pages;
-                    pages.dropped_all(nodeid, around.begun);
+                    pages.dropped_all(nodeid, &around);
                 }
                 return;
             }

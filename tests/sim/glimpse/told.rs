@@ -87,7 +87,12 @@ fn on_scene<F: Future<Output = ()>>(features: u64, kind: FileKind, play: impl Fn
             panic!("it creates");
         };
         let made = Request::Create(op::Create { kind, ..made });
-        let Reply::Entry(entry) = holder.ask(&made, &[alone(Of::Object)]).await else {
+        let mut want = alone(Of::Object);
+        if kind == FileKind::Directory {
+            // It has no bytes, and is given whole or not at all.
+            want.try_bits = want.try_bits.without(Bits::DATA);
+        }
+        let Reply::Entry(entry) = holder.ask(&made, &[want]).await else {
             panic!("it is made");
         };
         play(Scene {
