@@ -107,7 +107,9 @@ async fn flush<W: World>(shard: &Rc<Shard<W>>, target: &str, path: &str, wait: b
         ));
     };
     // What applications were told is done is meant, wherever it is yet.
-    locks::settle(shard, target.id).await;
+    if wait {
+        locks::settle(shard, target.id).await;
+    }
     let fid = match walk(shard, &target, path).await {
         Ok(fid) => fid,
         Err(e) => return failed(&format!("{path}: {e}")),
@@ -116,6 +118,7 @@ async fn flush<W: World>(shard: &Rc<Shard<W>>, target: &str, path: &str, wait: b
     if !wait {
         let (flushed, id) = (Rc::clone(shard), target.id);
         shard.world.spawn(async move {
+            locks::settle(&flushed, id).await;
             // What fails is retried and shown by status.
             let _ = writeback::flush(&flushed, id, only).await;
         });
