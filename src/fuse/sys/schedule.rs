@@ -6,6 +6,7 @@ use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
 
 /// The CPUs that this thread may run on.
 pub fn home() -> io::Result<CpuSet> {
@@ -61,16 +62,29 @@ impl Thread {
 }
 
 /// Does a thread wait for anything, or exist no more? False also where this
-/// process cannot tell: the thread is in another PID name space (0), or hidden.
+/// process cannot tell: the thread is in another PID name space (0), or hidden,
+/// or /proc is of another name space.
 pub fn is_waiting_or_gone(id: u32) -> bool {
     let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) else {
         return false;
     };
+    if !proc_is_own() {
+        return false;
+    }
     match std::fs::read(format!("/proc/{id}/task/{id}/stat")) {
         Ok(stat) => state_in(&stat).is_some_and(|state| state != RUNNING),
         // Hidden ones look like that, too.
         Err(_) => test_kill_process(pid) == Err(Errno::SRCH),
     }
+}
+
+/// Does /proc number threads as this process does?
+fn proc_is_own() -> bool {
+    static IS_OWN: OnceLock<bool> = OnceLock::new();
+    *IS_OWN.get_or_init(|| {
+        let own = std::process::id().to_string();
+        std::fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == own.as_str())
+    })
 }
 
 /// On a CPU, or to be soon.
