@@ -4,11 +4,12 @@
 use super::tree::TreeView;
 use super::{Tree, caller};
 use crate::base::codec::Bytes;
-use crate::base::{Attr, Errno, Fid, LockId, Mono, Name, Time};
+use crate::base::{Errno, Fid, Mono, Name, Time};
 use crate::client::Import;
+use crate::client::cached::entry;
 use crate::client::call::{CallError, Context, Outcome};
 use crate::namespace::{Ctx, Stop, xattr};
-use crate::wire::op::{Blob, Entry};
+use crate::wire::op::Blob;
 use crate::wire::{Reply, Request};
 use crate::world::World;
 
@@ -92,16 +93,4 @@ fn may_see<W: World>(import: &Import<W>, context: &Context, now: Mono) -> bool {
 fn blob(bytes: Vec<u8>) -> Reply {
     let bytes = Bytes(bytes);
     Reply::Blob(Blob { bytes })
-}
-
-fn entry(fid: Fid, attr: Attr) -> Reply {
-    Reply::Entry(Entry {
-        fid,
-        attr,
-        created: false,
-        layout: Bytes::default(),
-        lock: LockId(0),
-        lock_mode: 0,
-        lock_bits: 0,
-    })
 }

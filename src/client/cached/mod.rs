@@ -282,7 +282,8 @@ fn attr(cached: &Cached, fid: Fid) -> Option<Attr> {
     cached.known.borrow_mut().attr(fid).cloned()
 }
 
-fn entry(fid: Fid, attr: Attr) -> Reply {
+/// What the box would say of a file that is there.
+pub(super) fn entry(fid: Fid, attr: Attr) -> Reply {
     Reply::Entry(Entry {
         fid,
         attr,

@@ -1,6 +1,7 @@
 //! What the kernel may still believe: the names it was given (`names`; of
-//! directories, who may not have taken them in: `walkers`), until when it trusts attributes, of which files it may hold pages (`pages`), and of
-//! which directories a listing (`lists`).
+//! directories, who may not have taken them in: `walkers`), until when it trusts
+//! attributes, of which files it may hold pages (`pages`), and of which
+//! directories a listing (`lists`).
 //! Each reply that says how long it is good for is entered here before it is
 //! sent, so that taking back finds all there is to take back; what the kernel
 //! drops by itself stays until it expires or its node is forgotten.
