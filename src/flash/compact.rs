@@ -42,6 +42,12 @@ impl<W: World> State<W> {
         Ok(true)
     }
 
+    /// Is a step due?
+    #[cfg(test)]
+    pub fn has_to_compact(&self) -> bool {
+        pick(&self.index.borrow().version).is_some()
+    }
+
     async fn merge(
         self: &Rc<Self>,
         job: &Job,

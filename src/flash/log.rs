@@ -1,16 +1,11 @@
-//! The journal, alive: the open group that collects, the sealed groups that
-//! wait for their write, and the one task that writes them in order.
-//!
-//! One group is in flight at a time: hence a group's flushed mark is always the
-//! record before its first, and durability is a prefix of the order for free.
+//! The journal, alive: the open group that collects, and the sealed groups that
+//! wait for their write (`flight` writes them).
 
 use super::state::State;
 use crate::base::limits::BLOCK;
 use crate::base::{Errno, Generation, Location, Lsn, ShardId, Slice, Transno};
 use crate::store::Record;
-use crate::store::journal::{
-    GroupHeader, encode_group, group_bytes, push_record, record_bytes_max,
-};
+use crate::store::journal::{GroupHeader, group_bytes, push_record, record_bytes_max};
 use crate::store::root::JournalPlace;
 use crate::store::segment::{HEADER_BYTES, SegmentHeader, SegmentKind};
 use crate::store::space::{Need, Role};
@@ -49,7 +44,7 @@ pub(super) struct Log {
     /// Somebody waits for this record.
     wanted: Lsn,
     /// The open group has waited long enough.
-    is_due: bool,
+    pub is_due: bool,
     has_timer: bool,
     segment_bytes: usize,
     /// Memory that is used again: of one record, and of a group's.
@@ -58,26 +53,29 @@ pub(super) struct Log {
 }
 
 #[derive(Default)]
-struct OpenGroup {
-    offset: u32,
+pub(super) struct OpenGroup {
+    pub offset: u32,
     first: Lsn,
     count: u32,
-    records: Vec<u8>,
-    parts: Vec<Slice>,
+    pub records: Vec<u8>,
+    pub parts: Vec<Slice>,
     data_bytes: usize,
     /// Places of `parts`, served from memory until they are written.
-    places: Vec<Location>,
+    pub places: Vec<Location>,
     /// Data writes that the group's records refer to.
-    waits: Vec<Written>,
-    transno: Transno,
+    pub waits: Vec<Written>,
+    pub transno: Transno,
 }
 
-struct SealedGroup {
-    group: OpenGroup,
-    segment: u32,
-    sequence: u64,
-    header: Option<Slice>,
-    zeroed: Option<Written>,
+/// A group that takes no more, and where it goes.
+pub(super) struct SealedGroup {
+    pub group: OpenGroup,
+    pub segment: u32,
+    pub sequence: u64,
+    /// The segment's header, which goes with its first group.
+    pub header: Option<Slice>,
+    /// The segment is being filled with zeros.
+    pub zeroed: Option<Written>,
 }
 
 impl OpenGroup {
@@ -86,6 +84,12 @@ impl OpenGroup {
     }
     fn is_empty(&self) -> bool {
         self.count == 0 && self.parts.is_empty()
+    }
+}
+
+impl SealedGroup {
+    pub fn bytes(&self) -> usize {
+        self.group.bytes()
     }
 }
 
@@ -128,8 +132,13 @@ impl Log {
         }
     }
 
+    /// Has every record been taken to be written?
+    pub fn is_idle(&self) -> bool {
+        self.open.count == 0 && self.sealed.is_empty()
+    }
+
     fn queued_bytes(&self) -> usize {
-        let sealed: usize = self.sealed.iter().map(|s| s.group.bytes()).sum();
+        let sealed: usize = self.sealed.iter().map(SealedGroup::bytes).sum();
         sealed + self.open.bytes()
     }
 
@@ -168,13 +177,13 @@ impl Log {
     }
 
     /// The memory of a group that was written.
-    fn recycle(&mut self, sealed: SealedGroup) {
+    pub fn recycle(&mut self, sealed: SealedGroup) {
         self.records = sealed.group.records;
         self.records.clear();
     }
 
     /// The next group to write, if there is reason to write one.
-    fn pop(&mut self, is_closing: bool) -> Option<(SealedGroup, bool)> {
+    pub fn pop(&mut self, is_closing: bool) -> Option<(SealedGroup, bool)> {
         if let Some(group) = self.sealed.pop_front() {
             return Some((group, false));
         }
@@ -247,7 +256,8 @@ impl<W: World> State<W> {
     }
 
     pub fn queued_bytes(&self) -> usize {
-        self.log.borrow().queued_bytes() + self.data.borrow().writing_bytes()
+        let log = self.log.borrow().queued_bytes();
+        log + self.flight.bytes() + self.data.borrow().writing_bytes()
     }
 
     pub async fn commit(&self, lsn: Lsn) -> Result<(), Errno> {
@@ -379,111 +389,10 @@ impl<W: World> State<W> {
             state.work.notify();
         });
     }
-
-    /// The task that writes groups, until the flash is closed.
-    pub async fn flush_groups(self: Rc<Self>) {
-        loop {
-            let next = self.log.borrow_mut().pop(self.closing.get());
-            let Some((group, is_bare)) = next else {
-                if self.closing.get() || self.fenced.get() {
-                    return;
-                }
-                self.work.wait().await;
-                continue;
-            };
-            if is_bare {
-                self.applied.set(self.applied.get().next());
-            }
-            if self.fenced.get() {
-                return;
-            }
-            match self.write_group(&group).await {
-                Ok(last) => {
-                    self.on_durable(&group, last);
-                    self.log.borrow_mut().recycle(group);
-                }
-                Err(errno) => return self.fence("journal", errno),
-            }
-        }
-    }
-
-    /// Writes everything that is queued, whoever else should have.
-    #[cfg(test)]
-    pub async fn write_all(self: &Rc<Self>) -> Result<(), Errno> {
-        loop {
-            let next = self.log.borrow_mut().pop(true);
-            let Some((group, _)) = next else {
-                return Ok(());
-            };
-            let last = self.write_group(&group).await?;
-            self.on_durable(&group, last);
-        }
-    }
-
-    async fn write_group(&self, sealed: &SealedGroup) -> Result<Lsn, Errno> {
-        let group = &sealed.group;
-        if let Some(zeroed) = &sealed.zeroed {
-            zeroed.get().await?;
-        }
-        // Data first: a record must never be durable before its bytes (F4).
-        for write in &group.waits {
-            write.get().await?;
-        }
-        let header = group.header(
-            self.shard,
-            self.generation,
-            sealed.sequence,
-            self.durable.get(),
-        );
-        let (head, tail) = encode_group(&header, &group.records, self.world.pool());
-        let mut parts = Vec::with_capacity(group.parts.len() + 3);
-        parts.extend(sealed.header.clone());
-        parts.push(head);
-        parts.extend(group.parts.iter().cloned());
-        if !tail.is_empty() {
-            parts.push(tail);
-        }
-        let offset = if sealed.header.is_some() {
-            0
-        } else {
-            group.offset
-        };
-        let at = self.place(sealed.segment, offset)?;
-        self.device.write(at, parts, true).await?;
-        Ok(header.last())
-    }
-
-    fn on_durable(self: &Rc<Self>, sealed: &SealedGroup, last: Lsn) {
-        // The group that is durable now carried the mark of the one before.
-        self.proved.set(self.durable.get());
-        self.durable.set(last);
-        self.committed
-            .set(self.committed.get().max(sealed.group.transno));
-        self.data.borrow_mut().on_written(&sealed.group.places);
-        self.reap();
-        self.prove();
-        self.progress.notify();
-    }
-
-    /// A segment that was emptied is free only when a durable mark says that
-    /// the emptying is durable. Where nothing else would carry that mark, an
-    /// empty record does, so that who waits for room gets it.
-    pub fn prove(self: &Rc<Self>) {
-        let is_waiting = self.space.borrow().waits_for_proof(self.proved.get());
-        let is_idle = {
-            let log = self.log.borrow();
-            log.open.count == 0 && log.sealed.is_empty()
-        };
-        if is_waiting && is_idle && !self.closing.get() && self.journal(&Record::default()).is_ok()
-        {
-            self.log.borrow_mut().is_due = true;
-            self.work.notify();
-        }
-    }
 }
 
 impl OpenGroup {
-    fn header(
+    pub fn header(
         &self,
         shard: ShardId,
         generation: Generation,

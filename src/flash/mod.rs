@@ -25,6 +25,7 @@ mod checkpoint;
 mod compact;
 mod data;
 pub mod device;
+mod flight;
 mod index;
 mod log;
 mod open;

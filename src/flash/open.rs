@@ -3,6 +3,7 @@
 use super::cache::BlockCache;
 use super::data::Data;
 use super::device::Device;
+use super::flight::Flight;
 use super::index::{FANOUT, Index};
 use super::log::Log;
 use super::recover::Recovered;
@@ -297,6 +298,7 @@ fn assemble<W: World>(
         generation: volume.superblock.generation,
         space: RefCell::new(space),
         log: RefCell::new(log),
+        flight: Flight::default(),
         index: RefCell::new(index),
         cache: RefCell::new(BlockCache::new(options.cache_bytes)),
         data: RefCell::new(Data::default()),

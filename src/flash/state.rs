@@ -3,6 +3,7 @@
 use super::cache::BlockCache;
 use super::data::Data;
 use super::device::Device;
+use super::flight::Flight;
 use super::index::Index;
 use super::log::Log;
 use super::{Options, Peek, Tx, Usage};
@@ -36,6 +37,7 @@ pub(super) struct State<W: World> {
     pub options: Options,
     pub space: RefCell<Space>,
     pub log: RefCell<Log>,
+    pub flight: Flight,
     pub index: RefCell<Index>,
     pub cache: RefCell<BlockCache>,
     pub data: RefCell<Data>,

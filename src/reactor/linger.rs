@@ -12,20 +12,29 @@ use crate::reactor::timers::now;
 use std::cell::Cell;
 use std::time::Duration;
 
-/// How long it looks, and how short a sleep must have been for the next event
-/// to be called near: about a flash write, or a request's way there and back.
+/// How long a reactor without flash looks, and how short a sleep must have been
+/// for the next event to be called near: about a request's way there and back.
 const NEAR: Duration = Duration::from_micros(50);
+/// The same of one with flash: a write and the device's flush after it.
+const NEAR_FLASH: Duration = Duration::from_micros(200);
 /// Looks between two yields: less than a microsecond.
 const LOOKS: usize = 8;
 
 /// What a reactor has learned of its waits.
-#[derive(Default)]
 pub(super) struct Linger {
+    near: Duration,
     /// The last wait was short.
     is_near: Cell<bool>,
 }
 
 impl Linger {
+    pub fn new(has_flash: bool) -> Linger {
+        Linger {
+            near: if has_flash { NEAR_FLASH } else { NEAR },
+            is_near: Cell::new(false),
+        }
+    }
+
     /// Is it worth looking?
     pub fn is_hopeful(&self) -> bool {
         self.is_near.get()
@@ -34,7 +43,7 @@ impl Linger {
     /// Looks until there is `news`, for `most` at the longest; false: go to sleep.
     pub fn look(&self, most: Option<Duration>, news: impl Fn() -> bool) -> bool {
         let start = now();
-        let most = most.map_or(NEAR, |timer| timer.min(NEAR));
+        let most = most.map_or(self.near, |timer| timer.min(self.near));
         loop {
             for _ in 0..LOOKS {
                 if news() {
@@ -52,7 +61,7 @@ impl Linger {
 
     /// The reactor slept so long.
     pub fn slept(&self, time: Duration) {
-        self.is_near.set(time < NEAR);
+        self.is_near.set(time < self.near);
     }
 }
 
@@ -62,7 +71,7 @@ mod tests {
 
     #[test]
     fn looks_only_after_a_short_sleep_and_stops_by_itself() {
-        let linger = Linger::default();
+        let linger = Linger::new(false);
         assert!(!linger.is_hopeful());
         linger.slept(NEAR * 2);
         assert!(!linger.is_hopeful());
@@ -75,7 +84,7 @@ mod tests {
 
     #[test]
     fn news_ends_the_look_and_keeps_the_hope() {
-        let linger = Linger::default();
+        let linger = Linger::new(false);
         linger.slept(Duration::ZERO);
         let looks = Cell::new(0);
         let third = || {

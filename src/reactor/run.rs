@@ -117,7 +117,7 @@ fn set_up(options: Options) -> Result<Local, SetupError> {
         executor: Executor::new(remote),
         driver,
         timers: Rc::new(Timers::default()),
-        linger: Linger::default(),
+        linger: Linger::new(flash.is_some()),
         post: Post::new(options.port),
         flash,
         pool: options.pool,

@@ -24,7 +24,14 @@ use std::rc::Rc;
 pub struct Disk {
     state: RefCell<State>,
     bytes_max: Cell<u64>,
+    watch: RefCell<Option<Watch>>,
 }
+
+/// What is done with a crash image; it may not use the disk.
+type Watch = Box<dyn FnMut(CrashImage)>;
+
+/// What a power loss at one moment leaves of a disk.
+pub struct CrashImage(Image);
 
 #[derive(Default)]
 struct State {
@@ -59,6 +66,7 @@ impl Default for Disk {
         Disk {
             state: RefCell::default(),
             bytes_max: Cell::new(1 << 40),
+            watch: RefCell::default(),
         }
     }
 }
@@ -72,6 +80,27 @@ impl Disk {
     /// Forgets everything: a new, empty disk.
     pub fn wipe(&self) {
         *self.state.borrow_mut() = State::default();
+    }
+
+    /// From now on, at every flush, `watch` gets what a power loss would leave:
+    /// once before anything is made durable, once after. `None` ends it.
+    pub fn watch_flushes(&self, watch: Option<Box<dyn FnMut(CrashImage)>>) {
+        *self.watch.borrow_mut() = watch;
+    }
+
+    /// Makes the disk what `image` says, all of it durable.
+    pub fn restore(&self, image: &CrashImage) {
+        *self.state.borrow_mut() = State {
+            seen: image.0.clone(),
+            durable: image.0.clone(),
+            ..State::default()
+        };
+    }
+
+    fn show(&self, core: &Core) {
+        if let Some(watch) = &mut *self.watch.borrow_mut() {
+            watch(CrashImage(self.state.borrow().after_power_loss(core)));
+        }
     }
 
     /// Bytes in blocks that were ever written.
@@ -173,6 +202,7 @@ impl Disk {
     /// Makes durable what completed before `mark`, and `also`.
     pub(super) fn flush(&self, core: &Core, mark: u64, also: Option<u64>) -> Result<(), Errno> {
         core.trace("disk flush", mark);
+        self.show(core);
         let mut state = self.state.borrow_mut();
         let State { loose, durable, .. } = &mut *state;
         let mut covered: Vec<(u64, u64)> = loose
@@ -197,6 +227,8 @@ impl Disk {
                 durable.write(write.offset, &write.bytes);
             }
         }
+        drop(state);
+        self.show(core);
         Ok(())
     }
 
@@ -205,7 +237,6 @@ impl Disk {
         let State {
             loose,
             seen,
-            durable,
             completed,
             ..
         } = &mut *state;
@@ -220,11 +251,9 @@ impl Disk {
                 write.completed.is_some()
             }),
             Crash::Power => {
-                let mut lost: Vec<Write> = std::mem::take(loose).into_values().collect();
-                lost.sort_by_key(|w| w.completed.unwrap_or(u64::MAX));
-                lost.iter()
-                    .for_each(|write| durable.write_torn(core, write));
-                *seen = durable.clone();
+                state.durable = state.after_power_loss(core);
+                state.seen = state.durable.clone();
+                state.loose.clear();
             }
         }
     }
@@ -238,6 +267,19 @@ impl Disk {
             return Err(Errno::ENXIO);
         }
         Ok(())
+    }
+}
+
+impl State {
+    /// What is durable, and of everything loose all, nothing or a part.
+    fn after_power_loss(&self, core: &Core) -> Image {
+        let mut left = self.durable.clone();
+        let mut loose: Vec<&Write> = self.loose.values().collect();
+        loose.sort_by_key(|w| w.completed.unwrap_or(u64::MAX));
+        for write in loose {
+            left.write_torn(core, write);
+        }
+        left
     }
 }
 

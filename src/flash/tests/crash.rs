@@ -7,6 +7,7 @@ use crate::base::{Codec, Location, Lsn, Slice, Transno};
 use crate::flash::{Appended, Flash, Need};
 use crate::sim::Sim;
 use crate::sim::SimWorld;
+use crate::sim::disk::CrashImage;
 use crate::world::World;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -90,20 +91,20 @@ async fn load(flash: Flash<SimWorld>, run: Rc<RefCell<Run>>, world: SimWorld, se
     }
 }
 
-async fn check(flash: &Flash<SimWorld>, run: &mut Run) {
+/// Holds the flash a state of the history that has all that was acknowledged?
+/// Which one.
+async fn check(flash: &Flash<SimWorld>, history: &[Files], acknowledged: u64) -> usize {
     let count = flash.get(COUNT).await.expect("sound");
     let count = count.map_or(0, |v| {
         u64::from_be_bytes(v[..].try_into().expect("8 bytes"))
     });
-    let acknowledged = run.acknowledged.get();
     assert!(
         count >= acknowledged,
         "{acknowledged} was acknowledged, {count} came back"
     );
     assert_eq!(flash.last_committed(), Transno(count));
-    run.history
-        .truncate(usize::try_from(count).expect("small") + 1);
-    let files = run.history.last().expect("the empty state at least");
+    let count = usize::try_from(count).expect("small");
+    let files = &history[count];
     let stored = flash
         .scan(b"f".to_vec()..b"g".to_vec(), 1000)
         .await
@@ -129,6 +130,7 @@ async fn check(flash: &Flash<SimWorld>, run: &mut Run) {
     }
     let counted: BTreeMap<u32, u32> = flash.0.space.borrow().live().into_iter().collect();
     assert_eq!(counted, live);
+    count
 }
 
 fn survive(seed: u64, crashes: usize) {
@@ -148,7 +150,8 @@ fn survive(seed: u64, crashes: usize) {
         flash = sim.run(async {
             let flash = open(&world).await.expect("a crash is no damage");
             let mut found = run.take();
-            check(&flash, &mut found).await;
+            let count = check(&flash, &found.history, found.acknowledged.get()).await;
+            found.history.truncate(count + 1);
             run.replace(found);
             flash
         });
@@ -165,6 +168,41 @@ fn a_prefix_with_all_that_was_acknowledged_survives() {
     for seed in 0..6 {
         survive(seed, 8);
     }
+}
+
+/// A power loss at each flush of a long history, before it and after it: every
+/// image opens, and holds what was acknowledged by then.
+#[test]
+fn what_every_flush_leaves_is_recovered() {
+    const TRANSACTIONS: usize = 10_000;
+    let sim = Sim::new(11);
+    let (world, flash) = fresh(&sim);
+    let run = Rc::new(RefCell::new(Run {
+        history: vec![Files::new()],
+        ..Run::default()
+    }));
+    let images: Rc<RefCell<Vec<(CrashImage, u64)>>> = Rc::default();
+    let (keep, watched) = (Rc::clone(&images), Rc::clone(&run));
+    sim.disk("box").watch_flushes(Some(Box::new(move |image| {
+        let acknowledged = watched.borrow().acknowledged.get();
+        keep.borrow_mut().push((image, acknowledged));
+    })));
+    world.spawn(load(flash, Rc::clone(&run), world.clone(), 12));
+    let mut checked = 0;
+    while run.borrow().history.len() < TRANSACTIONS {
+        sim.run(sim.sleep(Duration::from_millis(20)));
+        for (image, acknowledged) in images.take() {
+            let after = Sim::new(checked);
+            after.disk("box").restore(&image);
+            after.run(async {
+                let flash = open(&after.world("box")).await;
+                let flash = flash.expect("a power loss is no damage");
+                check(&flash, &run.borrow().history, acknowledged).await;
+            });
+            checked += 1;
+        }
+    }
+    assert!(checked > 4_000, "{checked} images");
 }
 
 #[test]
