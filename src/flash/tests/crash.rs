@@ -191,16 +191,18 @@ fn what_every_flush_leaves_is_recovered() {
     let mut checked = 0;
     while run.borrow().history.len() < TRANSACTIONS {
         sim.run(sim.sleep(Duration::from_millis(20)));
+        let found = run.take();
         for (image, acknowledged) in images.take() {
             let after = Sim::new(checked);
             after.disk("box").restore(&image);
             after.run(async {
                 let flash = open(&after.world("box")).await;
                 let flash = flash.expect("a power loss is no damage");
-                check(&flash, &run.borrow().history, acknowledged).await;
+                check(&flash, &found.history, acknowledged).await;
             });
             checked += 1;
         }
+        run.replace(found);
     }
     assert!(checked > 4_000, "{checked} images");
 }
