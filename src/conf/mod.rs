@@ -30,6 +30,8 @@ pub struct Conf {
     pub cache_size: u64,
     /// How long a silent client keeps what it was granted.
     pub lease: Duration,
+    /// In what time everything on flash is read and checked once; `None`: never.
+    pub scrub: Option<Duration>,
     pub targets: Vec<TargetConf>,
 }
 
@@ -138,6 +140,7 @@ impl Conf {
             cache_path: dir.join("cache.fb"),
             cache_size: 1 << 30,
             lease: DEFAULT_LEASE,
+            scrub: Some(DEFAULT_SCRUB),
             targets: vec![TargetConf::new("main", dir.join("origin"))],
         }
     }
@@ -148,5 +151,6 @@ pub const DEFAULT_ADMIN_SOCKET: &str = "/run/forebay/admin.sock";
 /// `memory = auto`: small enough for any machine that has a flash to cache on.
 pub const DEFAULT_MEMORY: u64 = 256 << 20;
 pub const DEFAULT_LEASE: Duration = Duration::from_secs(10);
+pub const DEFAULT_SCRUB: Duration = Duration::from_secs(7 * 86_400);
 /// Smallest cache that holds its own structures and some data.
 pub const CACHE_SIZE_MIN: u64 = 64 << 20;

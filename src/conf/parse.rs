@@ -3,7 +3,8 @@
 use super::value::{self, Wanted};
 use super::{
     Authority, CACHE_SIZE_MIN, Conf, DEFAULT_ADMIN_SOCKET, DEFAULT_LEASE, DEFAULT_MEMORY,
-    DEFAULT_PORT, Disconnected, Fault, Faults, Prefetch, Shards, TargetConf, Writeback,
+    DEFAULT_PORT, DEFAULT_SCRUB, Disconnected, Fault, Faults, Prefetch, Shards, TargetConf,
+    Writeback,
 };
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -39,6 +40,7 @@ impl<'a> Parser<'a> {
             cache_path: PathBuf::new(),
             cache_size: 0,
             lease: DEFAULT_LEASE,
+            scrub: Some(DEFAULT_SCRUB),
             targets: Vec::new(),
         };
         Parser {
@@ -112,6 +114,14 @@ impl<'a> Parser<'a> {
             "admin.socket" => self.conf.admin_socket = PathBuf::from(value),
             "cache.path" => self.conf.cache_path = PathBuf::from(value),
             "cache.size" => self.conf.cache_size = at_least(value, CACHE_SIZE_MIN, "cache")?,
+            "cache.scrub" => {
+                self.conf.scrub = match value {
+                    "off" => None,
+                    time => Some(
+                        bounded_time(time, 1, 366 * 86_400).map_err(|w| format!("{w}, or off"))?,
+                    ),
+                }
+            }
             "lease" => self.conf.lease = bounded_time(value, 1, 600)?,
             _ => return self.assign_section(key, value),
         }
@@ -309,13 +319,14 @@ fn nearest<'k>(key: &str, known: &[&'k str]) -> &'k str {
         .unwrap_or("listen")
 }
 
-const TOP_KEYS: [&str; 8] = [
+const TOP_KEYS: [&str; 9] = [
     "listen",
     "shards",
     "memory",
     "admin.socket",
     "cache.path",
     "cache.size",
+    "cache.scrub",
     "lease",
     "target.NAME.origin",
 ];

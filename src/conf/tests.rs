@@ -7,6 +7,7 @@ memory = 64M
 lease = 5s
 cache.path = /var/lib/forebay/cache.fb
 cache.size = 1.5G
+cache.scrub = 30d
 target.home.origin = posix:/srv/home
 target.home.writeback = through
 target.scratch.origin = posix:/srv/scratch
@@ -18,6 +19,9 @@ fn a_good_conf_parses() {
     let conf = parse("f", GOOD).expect("no fault");
     assert_eq!(conf.shards, Shards::Cpus(vec![0, 1, 3]));
     assert_eq!(conf.cache_size, 3 << 29);
+    assert_eq!(conf.scrub, Some(Duration::from_secs(30 * 86_400)));
+    let never = parse("f", &GOOD.replace("30d", "off")).expect("no fault");
+    assert_eq!(never.scrub, None);
     assert_eq!(conf.targets[0].writeback, Writeback::Through);
     assert_eq!(conf.targets[1].writeback_bytes, 2 << 30);
     assert_eq!(
@@ -40,6 +44,8 @@ fn each_kind_of_fault_is_named_where_it_is() {
         ("listen", "listen"),
         ("admin.socket =", "admin.socket"),
         ("memory = 65M", "memory"),
+        ("cache.scrub = sometimes", "cache.scrub"),
+        ("cache.scrub = 0", "cache.scrub"),
         ("target.home.writback = 1s", "target.home.writback"),
         ("target.home.authority = shared", "target.home.authority"),
         ("target.home.prefetch = tree", "target.home.prefetch"),

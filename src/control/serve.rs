@@ -267,6 +267,7 @@ fn prepare(conf: &Conf, cache: &Cache, port: Port, origins: &Origins) -> Result<
         generation: cache.volume.superblock.generation,
         map: shard_map(cache),
         lease: conf.lease,
+        scrub: conf.scrub,
         locks: Limits::default(),
         memory: conf.memory / count,
         targets,

@@ -273,6 +273,13 @@ impl<W: World> Flash<W> {
         crate::store::journal::record_bytes_max(self.0.segment_bytes())
     }
 
+    /// Reads and checks the table of the index with the lowest number above
+    /// `after`: its number, and its bytes or EIO with a log line. `None`: there
+    /// is none.
+    pub async fn check_table(&self, after: Option<u64>) -> Option<(u64, Result<u64, Errno>)> {
+        self.0.check_table(after).await
+    }
+
     /// Did a write fail? Then nothing becomes durable any more.
     #[must_use]
     pub fn is_fenced(&self) -> bool {

@@ -67,6 +67,21 @@ impl<W: World> State<W> {
         TableMeta::decode(&bytes, self.segment_bytes()).map_err(|e| self.bad_table(table, e))
     }
 
+    pub async fn check_table(
+        self: &Rc<Self>,
+        after: Option<u64>,
+    ) -> Option<(u64, Result<u64, Errno>)> {
+        let version = Rc::clone(&self.index.borrow().version);
+        let all = version.levels.iter().flatten();
+        let behind = all.filter(|table| after.is_none_or(|id| table.id > id));
+        let table = Rc::clone(behind.min_by_key(|table| table.id)?);
+        drop(version);
+        let mut stream = Stream::new(self, std::slice::from_ref(&table));
+        let checked = stream.read_through().await;
+        let bytes = u64::from(table.meta_at) + u64::from(table.meta_bytes);
+        Some((table.id, checked.map(|()| bytes)))
+    }
+
     async fn table_bytes(&self, table: &Table, at: u32, len: u32) -> Result<Slice, Errno> {
         let buf = self.world.pool().take(len as usize);
         let (result, buf) = self.device.read(self.place(table.segment, at)?, buf).await;
@@ -117,6 +132,17 @@ impl<W: World> Stream<W> {
         if self.ready.front().is_some_and(|b| self.entry >= b.len()) {
             self.ready.pop_front();
             self.entry = 0;
+        }
+    }
+
+    /// Reads and checks all blocks.
+    async fn read_through(&mut self) -> Result<(), Errno> {
+        loop {
+            self.fill().await?;
+            if self.ready.is_empty() {
+                return Ok(());
+            }
+            self.ready.clear();
         }
     }
 

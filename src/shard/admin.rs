@@ -1,6 +1,6 @@
 //! What the administrator asks of a shard: numbers, and flushes.
 
-use super::{Shard, Target, locks, meta, writeback};
+use super::{Shard, Target, data, locks, meta, writeback};
 use crate::base::{Errno, Fid, Name, TargetId};
 use crate::world::World;
 use serde_json::{Value, json};
@@ -60,6 +60,8 @@ fn status<W: World>(shard: &Rc<Shard<W>>) -> Value {
             "fenced": shard.flash.is_fenced(),
             "damaged": shard.flash.damaged(),
         },
+        "scrub": scrub(shard),
+        "lost bytes": lost(shard),
         "locks": shard.locks.total(),
         "file locks": shard.file_locks.borrow().locks(),
         "file lock waits": shard.file_locks.borrow().waits(),
@@ -68,6 +70,27 @@ fn status<W: World>(shard: &Rc<Shard<W>>) -> Value {
         "targets": targets,
         "clients": clients.collect::<Vec<_>>(),
     })
+}
+
+fn scrub<W: World>(shard: &Shard<W>) -> Value {
+    let scrub = data::scrub_progress(shard);
+    json!({
+        "passes": scrub.passes,
+        "bytes checked": scrub.bytes,
+        "damaged tables": scrub.bad_tables,
+    })
+}
+
+/// Damaged bytes that only the box had, by file.
+fn lost<W: World>(shard: &Shard<W>) -> Value {
+    let lost = data::lost(shard).into_iter().map(|lost| {
+        json!({
+            "file": lost.fid.to_string(),
+            "from": lost.range.start,
+            "to": lost.range.end,
+        })
+    });
+    Value::Array(lost.collect())
 }
 
 fn target<W: World>(shard: &Rc<Shard<W>>, id: TargetId) -> Value {

@@ -26,6 +26,8 @@ pub enum Event {
     RecordDamaged,
     /// Clean bytes were found damaged and given up: the origin has them.
     BytesRefetched,
+    /// Bytes that only the box had were found damaged.
+    BytesLost,
     /// A client was asked to give up a lock.
     CalledBack,
     /// A client said what a file is like that it has to itself, and kept it.
@@ -33,10 +35,11 @@ pub enum Event {
 }
 
 impl Event {
-    const ALL: [(Event, &str); 5] = [
+    const ALL: [(Event, &str); 6] = [
         (Event::ClientEvicted, "clients evicted"),
         (Event::RecordDamaged, "damaged records met"),
         (Event::BytesRefetched, "damaged ranges fetched again"),
+        (Event::BytesLost, "damaged ranges that only the box had"),
         (Event::CalledBack, "locks called back"),
         (Event::Glimpsed, "glimpses"),
     ];
@@ -92,6 +95,7 @@ mod tests {
             "clients evicted": 1,
             "damaged records met": 2,
             "damaged ranges fetched again": 0,
+            "damaged ranges that only the box had": 0,
             "locks called back": 0,
             "glimpses": 0,
             "requests": 5,

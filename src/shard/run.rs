@@ -1,7 +1,7 @@
 //! A shard's life: started on its flash, serving what arrives, stopped cleanly.
 
 use super::session::{Dispatch, Settings};
-use super::{Shard, admin, session, writeback};
+use super::{Shard, admin, data, session, writeback};
 use crate::base::{BoxId, Generation, Lsn, ShardId, TargetId};
 use crate::conf::TargetConf;
 use crate::dlm::Limits;
@@ -19,6 +19,8 @@ pub struct Begin {
     pub generation: Generation,
     pub map: ShardMap,
     pub lease: Duration,
+    /// How long a check of all that is on flash takes; `None`: there is none.
+    pub scrub: Option<Duration>,
     /// How many locks clients may have.
     pub locks: Limits,
     /// Bytes for cached file data in memory.
@@ -49,6 +51,9 @@ pub async fn start<W: World>(
     session::start(&shard, &Rc::new(Dispatch))
         .await
         .map_err(flash)?;
+    if let Some(period) = begin.scrub {
+        shard.world.spawn(data::scrub(Rc::clone(&shard), period));
+    }
     Ok(shard)
 }
 

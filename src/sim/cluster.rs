@@ -196,6 +196,7 @@ async fn serve(
             ranges: vec![(0, ShardId(0))],
         },
         lease: Duration::from_secs(10),
+        scrub: None,
         locks,
         memory: 4 << 20,
         targets: vec![(TARGET, conf)],

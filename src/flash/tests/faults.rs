@@ -175,3 +175,40 @@ fn stores_that_are_not_ours_are_refused() {
         ));
     });
 }
+
+#[test]
+fn a_damaged_table_is_found_though_nobody_needs_it() {
+    let sim = Sim::new(9);
+    let (_world, flash) = fresh(&sim);
+    sim.run(async {
+        for table in 0..3u8 {
+            for i in 0..100u8 {
+                flash.apply(put(&[table, i], &[i; 100])).expect("room");
+            }
+            flash.checkpoint().await.expect("sound");
+        }
+        let tables = flash.0.index.borrow().version.entries();
+        let mut sound = 0;
+        let mut after = None;
+        while let Some((id, checked)) = flash.check_table(after).await {
+            assert!(checked.expect("sound") > 10_000, "table {id}");
+            after = Some(id);
+            sound += 1;
+        }
+        assert_eq!(sound, tables.len());
+        // The last byte of the second one's blocks.
+        let bad = tables.iter().min_by_key(|t| (t.id <= 1, t.id));
+        let bad = bad.expect("there are three");
+        let at = flash.0.place(bad.segment, bad.meta_at).expect("is there");
+        sim.disk("box").rot(at - 4096 + 8, 1);
+        sim.disk("box").rot(at - 8192 + 8, 1);
+        let mut found = Vec::new();
+        let mut after = None;
+        while let Some((id, checked)) = flash.check_table(after).await {
+            found.extend(checked.is_err().then_some(id));
+            after = Some(id);
+        }
+        assert_eq!(found, [bad.id]);
+        assert_eq!(flash.damaged(), 1);
+    });
+}

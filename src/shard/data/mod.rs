@@ -34,6 +34,7 @@ mod join;
 mod read;
 mod records;
 mod room;
+mod scrub;
 mod write;
 
 pub use ahead::prefetch;
@@ -41,6 +42,7 @@ pub use file::{born, load};
 pub use flush::{DirtyPart, Flush, dirty_parts, is_all_dirty, mark_clean, read_dirty};
 pub use read::{gather, read, read_near, seek};
 pub use room::{make_room, start};
+pub use scrub::{Lost, Scrub, lost, scrub, scrub_progress};
 pub use write::{invalidate, punch, remove, truncate, write, zero};
 
 use crate::base::{Errno, Slice};
@@ -80,6 +82,7 @@ struct State {
     /// A file that is gone has left extents.
     gone: Signal,
     reclaiming: Rc<Semaphore>,
+    scrubbed: scrub::Scrubbed,
     zeros: Slice,
 }
 
@@ -113,6 +116,7 @@ impl Data {
             pressure: Signal::default(),
             gone: Signal::default(),
             reclaiming: Semaphore::new(1),
+            scrubbed: scrub::Scrubbed::default(),
             zeros: Slice::from(vec![0; read::ZEROS]),
         }))
     }

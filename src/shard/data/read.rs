@@ -8,10 +8,10 @@ use super::fetch::{self, Fetched};
 use super::file::{File, present};
 use super::join::join_all;
 use super::records::appended_of;
-use super::{Shard, Tx, ahead};
+use super::{Shard, Tx, ahead, scrub};
 use crate::base::limits::BLOCK;
 use crate::base::{Buf, Errno, Fid, Slice};
-use crate::cache::{Piece, What};
+use crate::cache::{Extent, Piece, What};
 use crate::namespace::Inode;
 use crate::shard::contact;
 use crate::shard::counters::Event;
@@ -332,10 +332,28 @@ async fn read_flash<W: World>(
         }
         Err(_) if !still_there(file, &wanted) => Ok(None),
         Err(Errno::EIO) if !wanted.dirty && wanted.range.end <= wanted.origin_size => {
-            drop_damaged(shard, file, &wanted)?;
+            drop_damaged(shard, file, wanted.range)?;
             Ok(None)
         }
+        Err(Errno::EIO) => {
+            note_damage(shard, file, &wanted);
+            Err(Errno::EIO)
+        }
         Err(errno) => Err(errno),
+    }
+}
+
+/// The box alone has these bytes, and cannot read them.
+fn note_damage<W: World>(shard: &Shard<W>, file: &File, wanted: &FlashPart) {
+    // Damage is known by the extent that it lies in, which a read may cut.
+    let at = |(offset, extent): (u64, &Extent)| {
+        let range = offset..offset + extent.len;
+        let is_it = range.contains(&wanted.range.start);
+        is_it.then(|| extent.location().map(|at| (range, at)))?
+    };
+    let found = file.map.borrow().iter().find_map(at);
+    if let Some((range, place)) = found {
+        scrub::note_lost(shard, file.fid, range, place);
     }
 }
 
@@ -365,12 +383,11 @@ pub(super) fn keep<W: World>(shard: &Shard<W>, fid: Fid, offset: u64, bytes: &Sl
 }
 
 /// Clean bytes that do not match their checksum are the origin's to give again.
-fn drop_damaged<W: World>(
+pub(super) fn drop_damaged<W: World>(
     shard: &Shard<W>,
     file: &Rc<File>,
-    wanted: &FlashPart,
+    range: Range<u64>,
 ) -> Result<(), Errno> {
-    let FlashPart { range, .. } = wanted;
     let line = format!(
         "damaged bytes of {} at {}..{} on flash: fetching them again",
         file.fid, range.start, range.end
@@ -380,7 +397,7 @@ fn drop_damaged<W: World>(
     let mut tx = Tx::default();
     shard
         .data
-        .edit(&mut tx, file, |map| map.replace(range.clone(), Vec::new()));
+        .edit(&mut tx, file, |map| map.replace(range, Vec::new()));
     shard.apply(tx)?;
     Ok(())
 }

@@ -222,7 +222,7 @@ async fn empty<W: World>(
 }
 
 /// What becomes of an extent in a segment that is to be emptied.
-enum Fate {
+pub(super) enum Fate {
     Gone,
     Drop(Rc<File>, Range<u64>),
     /// The box alone has these bytes: so many.
@@ -230,7 +230,7 @@ enum Fate {
 }
 
 impl Data {
-    fn fate<W: World>(&self, shard: &Shard<W>, placed: Placed, segment: u32) -> Fate {
+    pub(super) fn fate<W: World>(&self, shard: &Shard<W>, placed: Placed, segment: u32) -> Fate {
         let Some((file, extent)) = self.extent_at(placed, segment) else {
             return Fate::Gone;
         };
@@ -248,7 +248,8 @@ impl Data {
         }
     }
 
-    fn extent_at(&self, placed: Placed, segment: u32) -> Option<(Rc<File>, Extent)> {
+    /// What lies in `segment` where the record of it says, if it still does.
+    pub(super) fn extent_at(&self, placed: Placed, segment: u32) -> Option<(Rc<File>, Extent)> {
         let file = self.loaded(placed.fid)?;
         let extent = file.map.borrow().at(placed.offset).cloned()?;
         let here = extent.location().is_some_and(|l| l.segment == segment);

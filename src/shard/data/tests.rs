@@ -18,6 +18,7 @@ use std::time::Duration;
 
 mod random;
 mod scenes;
+mod scrub;
 
 const TARGET: TargetId = TargetId(1);
 const SEGMENT: u32 = 1 << 20;
