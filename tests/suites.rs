@@ -5,22 +5,10 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use support::{Site, mounts_missing, sh, text, which};
-
-/// The suite's binary, or None (a failure with CI=true) if it is not there.
-fn suite(name: &str) -> Option<PathBuf> {
-    let own = std::env::var_os("FOREBAY_SUITES").map(|dir| Path::new(&dir).join(name));
-    let found = own.filter(|p| p.is_file()).or_else(|| which(name));
-    if found.is_none() {
-        let ci = std::env::var("CI").is_ok_and(|v| v == "true");
-        assert!(!ci, "{name} is not installed, and CI=true");
-        eprintln!("skipped: {name} is not installed; `cargo xtask test` installs it");
-    }
-    found
-}
+use support::{Site, mounts_missing, sh, suite, text};
 
 fn on_mount(name: &str, body: impl FnOnce(&mut Site, &Path, &Path)) {
     let Some(program) = suite(name) else { return };

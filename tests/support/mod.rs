@@ -38,6 +38,18 @@ pub fn which(program: &str) -> Option<PathBuf> {
         .find(|p| p.is_file())
 }
 
+/// The suite's binary, or None (a failure with CI=true) if it is not there.
+pub fn suite(name: &str) -> Option<PathBuf> {
+    let own = std::env::var_os("FOREBAY_SUITES").map(|dir| Path::new(&dir).join(name));
+    let found = own.filter(|p| p.is_file()).or_else(|| which(name));
+    if found.is_none() {
+        let ci = std::env::var("CI").is_ok_and(|v| v == "true");
+        assert!(!ci, "{name} is not installed, and CI=true");
+        eprintln!("skipped: {name} is not installed; `cargo xtask test` installs it");
+    }
+    found
+}
+
 /// One box with everything around it.
 pub struct Site {
     pub dir: tempfile::TempDir,
@@ -201,6 +213,13 @@ impl Site {
         dir
     }
 
+    /// kill -9 of a mount's process; what still uses it sees ENOTCONN.
+    pub fn kill_mount(&mut self, dir: &Path) {
+        assert!(mount_pid(dir).is_some(), "the mount has a process");
+        end_mount(dir);
+        self.mounts.retain(|m| m != dir);
+    }
+
     pub fn umount(&mut self, dir: &Path) {
         let out = Command::new(FOREBAY)
             .arg("umount")
@@ -257,10 +276,7 @@ impl Drop for Site {
         for dir in std::mem::take(&mut self.mounts) {
             // A test that failed may leave files open and unsent bytes: end the
             // mount process, detach, never hang.
-            if let Some(pid) = mount_pid(&dir) {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
-            let _ = rustix::mount::unmount(&dir, rustix::mount::UnmountFlags::DETACH);
+            end_mount(&dir);
         }
         if let Some(mut child) = self.server.take() {
             let _ = child.kill();
@@ -270,6 +286,14 @@ impl Drop for Site {
             eprintln!("--- the box's log ---\n{}", self.log_text());
         }
     }
+}
+
+/// Ends a mount's process and detaches it, whatever uses it.
+pub fn end_mount(dir: &Path) {
+    if let Some(pid) = mount_pid(dir) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+    let _ = rustix::mount::unmount(dir, rustix::mount::UnmountFlags::DETACH);
 }
 
 /// The process behind a mount, which answers this by itself.
