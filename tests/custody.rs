@@ -440,8 +440,7 @@ fn who_waits_for_an_origin_that_hangs_can_stop_waiting() {
     let mut site = Site::start(&conf);
     let m = site.mount_target("far", "mnt");
     put(&m.join("f"), &[5; 1000]);
-    let stopped = Pid::from_raw(up.server_pid().cast_signed()).unwrap();
-    kill_process(stopped, Signal::STOP).unwrap();
+    let stopped = Stopped::stop(up.server_pid());
     let mut waiting = Command::new("setfattr")
         .args(["-n", CUSTODY, "-v", "origin"])
         .arg(m.join("f"))
@@ -452,10 +451,10 @@ fn who_waits_for_an_origin_that_hangs_can_stop_waiting() {
     until("the origin is known not to answer", || why() == "suspect");
     assert_eq!(waiting.try_wait().unwrap(), None, "it waits");
     kill_process(pid, Signal::INT).unwrap();
-    let ended = waiting.wait().unwrap();
-    assert_eq!(ended.signal(), Some(libc::SIGINT));
+    until("it stops waiting", || waiting.try_wait().unwrap().is_some());
+    assert_eq!(waiting.wait().unwrap().signal(), Some(libc::SIGINT));
     assert_eq!(place(&m.join("f")), "flash");
-    kill_process(stopped, Signal::CONT).unwrap();
+    drop(stopped);
     wish(&m.join("f"), "origin").unwrap();
     assert_eq!(fs::read(far.join("f")).unwrap(), [5; 1000]);
     site.umount(&m);
@@ -463,4 +462,22 @@ fn who_waits_for_an_origin_that_hangs_can_stop_waiting() {
     let mount = up.path("mnt");
     up.umount(&mount);
     up.stop();
+}
+
+/// A process that is stopped; it goes on even if the test fails, since whoever
+/// waits for it could not be ended.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn stop(pid: u32) -> Stopped {
+        let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+        kill_process(pid, Signal::STOP).unwrap();
+        Stopped(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::CONT);
+    }
 }

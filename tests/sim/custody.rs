@@ -178,15 +178,28 @@ fn a_wish_for_the_origin_waits_for_it() {
         let b = cluster.client("b").await.expect("the box is up").client;
         let (fid, len) = own_file(&a, "f").await;
         assert_eq!(cluster.origin().tree().0.len(), 1, "the root");
-        // Another client's wish: who has the file to itself sends what it has.
+        // Another client's wish waits for what was answered here, and not sent.
+        let size = || cluster.origin().tree().0[&b"f"[..]].bytes.size();
         set(&b, fid, "origin").await.expect("granted");
-        let tree = cluster.origin().tree();
-        assert_eq!(tree.0[&b"f"[..]].bytes.size(), len);
-        write(&a, fid, &[4; 50]).await;
+        assert_eq!(size(), len);
+        let mut written = len;
+        let before = a.counters().ahead;
+        while a.counters().ahead < before + 4 {
+            write(&a, fid, &[4; 50]).await;
+            written += 50;
+            cluster.sim.sleep(Duration::from_millis(300)).await;
+        }
+        cluster.sim.partition("a", BOX);
+        write(&a, fid, &[5; 50]).await;
+        let refused = set(&b, fid, "origin").await;
+        assert_eq!(refused, Err(CallError::Failed(Errno::EINPROGRESS)));
+        cluster.sim.heal();
+        while set(&b, fid, "origin").await.is_err() {}
+        assert_eq!(size(), written + 50);
+        write(&a, fid, &[6; 50]).await;
         set(&a, fid, "origin").await.expect("granted");
         cluster.origin().power_cut(&cluster.sim);
-        let tree = cluster.origin().tree();
-        assert_eq!(tree.0[&b"f"[..]].bytes.size(), len + 50);
+        assert_eq!(size(), written + 100);
         for wrong in ["", "flash", "origin\n"] {
             let refused = set(&a, fid, wrong).await;
             assert_eq!(refused, Err(CallError::Failed(Errno::EINVAL)), "{wrong:?}");

@@ -217,6 +217,11 @@ fn a_directory_is_flushed_with_all_below_it_and_what_that_needs() {
             let below = report(shard, "a/b", 10, "").await;
             assert_eq!(below["summary"]["files"], 0, "{below}");
             assert_eq!(below["summary"]["names owed"], 0, "{below}");
+            // Under whichever name it was written.
+            front.write(linked, 700, &[1; 100]).await.expect("written");
+            assert_eq!(flush_below(shard, TARGET, b).await, Ok(()));
+            let linked = sim.origin(TARGET).tree().0[&b"a/b/c/link"[..]].bytes.size();
+            assert_eq!(linked, 800);
             // Removals below it, too.
             front.unlink(c, &name("deep"), false).await.expect("gone");
             front.unlink(c, &name("link"), false).await.expect("gone");
@@ -286,5 +291,42 @@ fn a_list_is_whole_and_oldest_first_over_pages() {
         let removal = &listed[31];
         assert_eq!(removal["names owed"][0], "remove", "{removal}");
         assert_eq!(removal["where"], "flash", "{removal}");
+    });
+}
+
+/// The name is reserved here. What an origin has under it is the origin's own.
+#[test]
+fn an_attribute_of_that_name_at_the_origin_is_left_alone() {
+    scene(26, async |sim, shard, front| {
+        let (root, origin) = (front.root(), sim.origin(TARGET));
+        let at = |path| Place {
+            identity: None,
+            path,
+        };
+        let (own, f) = (b"user.forebay.custody".to_vec(), name("f"));
+        let file = || at(vec![f.clone()]);
+        let made = OriginOp::Create {
+            dir: at(vec![]),
+            name: f.clone(),
+            kind: FileKind::Regular,
+            attr: front.inode(root).await.attr,
+            link: None,
+        };
+        assert!(matches!(origin.apply(sim, made), OriginReply::Found(_)));
+        let set = OriginOp::XattrSet {
+            file: file(),
+            name: own.clone(),
+            value: Bytes(b"theirs".to_vec()),
+        };
+        assert!(matches!(origin.apply(sim, set), OriginReply::Done));
+        let fid = meta::child(shard, &front.target(), root, &f).await;
+        let fid = fid.expect("an answer").expect("a file");
+        assert_eq!(custody_of(shard, fid).await.place, Where::Origin);
+        front.xattr(fid, b"user.x", b"ours").await.expect("set");
+        assert_eq!(custody_of(shard, fid).await.place, Where::Flash);
+        assert_eq!(flush(shard, TARGET, None).await, Ok(()));
+        let there = &origin.tree().0[&b"f"[..]].xattrs;
+        assert_eq!(there[&own], b"theirs");
+        assert_eq!(there[&b"user.x"[..]], b"ours");
     });
 }
