@@ -139,6 +139,9 @@ fn a_client_that_may_be_ahead_is_named() {
         cluster.start();
         let a = cluster.client("a").await.expect("the box is up").client;
         let (fid, _) = own_file(&a, "f").await;
+        for n in 0..6 {
+            own_file(&a, &format!("f{n}")).await;
+        }
         cluster.sim.sleep(Duration::from_secs(1)).await;
         let here = told(&cluster, "f").await;
         let custody = &here["done"]["custody"];
@@ -155,7 +158,18 @@ fn a_client_that_may_be_ahead_is_named() {
             (&custody["why"], &custody["client"]),
             (&"client".into(), &"a".into())
         );
+        // In a list who does not answer is waited for once.
+        let at = cluster.sim.now();
         let all = told(&cluster, "").await;
+        assert!(cluster.sim.now() - at < Duration::from_millis(900));
+        let rows = all["done"]["owed"].as_array().expect("rows");
+        for row in rows.iter().filter(|row| row["path"] != "") {
+            assert_eq!(
+                (&row["where"], &row["client"]),
+                (&"memory".into(), &"a".into())
+            );
+        }
+        assert!(rows.len() > 6, "{all}");
         let ahead = &all["done"]["summary"]["clients that may be ahead"];
         assert_eq!(ahead[0], "a", "{all}");
         cluster.sim.heal();

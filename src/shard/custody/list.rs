@@ -4,8 +4,9 @@
 
 use super::paths::Paths;
 use super::{Custody, is_uncommitted};
-use crate::base::{Errno, Fid, Time};
-use crate::namespace::{Owed, key};
+use crate::base::{Codec, Errno, Fid, Time};
+use crate::dlm::Holder;
+use crate::namespace::{Owed, OwedOp, key};
 use crate::shard::writeback::{self, Below, Why};
 use crate::shard::{Shard, Target};
 use crate::world::World;
@@ -114,9 +115,10 @@ pub async fn page<W: World>(
     let dirs = names.iter().map(|(_, record)| name_of(record).0);
     let paths = Paths::find(shard, target, files.chain(dirs)).await?;
     let mut names = names.into_iter();
+    let mut silent = BTreeSet::new();
     for (_, item) in oldest {
         let row = match item {
-            Item::File(_, fid) => file(shard, target, item, fid, &paths).await?,
+            Item::File(_, fid) => file(shard, target, (item, fid), (&paths, &mut silent)).await?,
             Item::Name(..) => names
                 .next()
                 .map(|(seq, record)| name(shard, target, (item, seq), &record, &paths)),
@@ -213,7 +215,6 @@ async fn is_listed<W: World>(shard: &Shard<W>, record: &Owed) -> Result<bool, Er
 
 /// The directory in which the operation makes or removes a name, and its file.
 fn name_of(record: &Owed) -> (Fid, Fid) {
-    use crate::namespace::OwedOp;
     match &record.op {
         OwedOp::Create(o) | OwedOp::Link(o) => (o.parent, o.fid),
         OwedOp::Unlink(o) => (o.parent, o.fid),
@@ -222,7 +223,6 @@ fn name_of(record: &Owed) -> (Fid, Fid) {
 }
 
 async fn record<W: World>(shard: &Shard<W>, seq: u64) -> Result<Option<Owed>, Errno> {
-    use crate::base::codec::Codec;
     match shard.flash.get(&key::owed(seq)).await? {
         Some(bytes) => Owed::from_slice(&bytes).map(Some).map_err(|_| Errno::EIO),
         None => Ok(None),
@@ -233,11 +233,11 @@ async fn record<W: World>(shard: &Shard<W>, seq: u64) -> Result<Option<Owed>, Er
 async fn file<W: World>(
     shard: &Rc<Shard<W>>,
     target: &Rc<Target>,
-    item: Item,
-    fid: Fid,
-    paths: &Paths,
+    (item, fid): (Item, Fid),
+    (paths, silent): (&Paths, &mut BTreeSet<Holder>),
 ) -> Result<Option<Row>, Errno> {
-    let custody = match super::of_listed(shard, target, fid, paths.owed(fid)).await {
+    let known = (paths.owed(fid), &paths.above(fid)[..]);
+    let custody = match super::of_listed(shard, target, fid, known, silent).await {
         Err(Errno::ESTALE) => return Ok(None),
         custody => custody?,
     };
@@ -255,13 +255,11 @@ fn name<W: World>(
     record: &Owed,
     paths: &Paths,
 ) -> Row {
-    use crate::namespace::OwedOp;
     let (dir, _) = name_of(record);
-    let (verb, name) = match &record.op {
-        OwedOp::Create(o) => ("create".to_owned(), &o.name),
-        OwedOp::Link(o) => ("link".to_owned(), &o.name),
-        OwedOp::Unlink(o) => ("remove".to_owned(), &o.name),
-        OwedOp::Rename(o) => (format!("rename from {}", o.from_name), &o.to_name),
+    let name = match &record.op {
+        OwedOp::Create(o) | OwedOp::Link(o) => &o.name,
+        OwedOp::Unlink(o) => &o.name,
+        OwedOp::Rename(o) => &o.to_name,
     };
     let path = match paths.path(dir) {
         root if root.is_empty() || dir.is_none() => name.to_string(),
@@ -277,7 +275,7 @@ fn name<W: World>(
         item,
         path,
         what: What::Name {
-            operation: verb,
+            operation: writeback::brief(&record.op),
             is_committed: !is_uncommitted(shard, dir),
             age: Duration::from_nanos(u64::try_from(age).unwrap_or(u64::MAX)),
             why: writeback::why_record(shard, target, seq, record.at),

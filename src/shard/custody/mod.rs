@@ -33,6 +33,7 @@ use crate::dlm::Holder;
 use crate::namespace::record::flag;
 use crate::namespace::{Inode, Owed};
 use crate::world::World;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -92,20 +93,22 @@ pub async fn of<W: World>(
     fid: Fid,
     (asker, above): (Option<Holder>, &[Fid]),
 ) -> Result<Custody, Errno> {
-    let ahead = ahead(shard, fid, asker, above).await?;
+    let ahead = ahead(shard, fid, (asker, above), &mut BTreeSet::new()).await?;
     let inode = inode(shard, fid).await?;
     let standing = writeback::standing(shard, target, fid, &inode).await?;
     Ok(custody(shard, fid, standing, ahead))
 }
 
-/// The same for who has looked through the log of owed operations.
+/// The same for who has looked through the log of owed operations, and goes on to
+/// other files: who is `silent` is waited for once.
 async fn of_listed<W: World>(
     shard: &Rc<Shard<W>>,
     target: &Rc<Target>,
     fid: Fid,
-    own: &[(u64, Rc<Owed>)],
+    (own, above): (&[(u64, Rc<Owed>)], &[Fid]),
+    silent: &mut BTreeSet<Holder>,
 ) -> Result<Custody, Errno> {
-    let ahead = ahead(shard, fid, None, &[]).await?;
+    let ahead = ahead(shard, fid, (None, above), silent).await?;
     let inode = inode(shard, fid).await?;
     let standing = writeback::standing_by(shard, target, (fid, &inode), own).await?;
     Ok(custody(shard, fid, standing, ahead))
@@ -145,12 +148,12 @@ pub fn is_uncommitted<W: World>(shard: &Shard<W>, fid: Fid) -> bool {
 
 /// The client that has the file, or a directory above it, to itself and has
 /// answered changes of it which the box has not got. One that does not answer
-/// may have.
+/// may have, and is not asked again.
 async fn ahead<W: World>(
     shard: &Rc<Shard<W>>,
     fid: Fid,
-    asker: Option<Holder>,
-    above: &[Fid],
+    (asker, above): (Option<Holder>, &[Fid]),
+    silent: &mut BTreeSet<Holder>,
 ) -> Result<Option<String>, Errno> {
     let alone = std::iter::once(&fid).chain(above);
     let holders = alone.filter_map(|fid| shard.locks.alone(*fid));
@@ -158,11 +161,17 @@ async fn ahead<W: World>(
         .filter(|(sole, _)| Some(sole.holder) != asker)
         .collect();
     for (sole, name) in others {
+        if silent.contains(&sole.holder) {
+            return Ok(Some(name));
+        }
         let said = glimpse::inquire(shard, sole, fid).await;
         // As it is now: the client may have caught up while it was asked.
         let here: Attr = inode(shard, fid).await?.attr;
         match said {
-            None => return Ok(Some(name)),
+            None => {
+                silent.insert(sole.holder);
+                return Ok(Some(name));
+            }
             Some(Some(said)) if !glimpse::is_all_here(&here, &said) => return Ok(Some(name)),
             Some(_) => {}
         }

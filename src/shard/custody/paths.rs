@@ -132,6 +132,21 @@ impl Paths {
         parts.join("/")
     }
 
+    /// The directories over the file, up to the target's root.
+    #[must_use]
+    pub fn above(&self, fid: Fid) -> Vec<Fid> {
+        let mut above = Vec::new();
+        let mut at = fid;
+        while let Some(step) = self.files.get(&at).filter(|_| above.len() < DEPTH_MAX) {
+            if step.parent.is_none() {
+                break;
+            }
+            above.push(step.parent);
+            at = step.parent;
+        }
+        above
+    }
+
     /// The owed operations that make, move or remove the file.
     #[must_use]
     pub fn owed(&self, fid: Fid) -> &[(u64, Rc<Owed>)] {

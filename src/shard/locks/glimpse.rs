@@ -96,6 +96,9 @@ pub async fn ask<W: World>(shard: &Shard<W>, sole: Sole, fid: Fid) -> Option<Sai
 pub async fn inquire<W: World>(shard: &Shard<W>, sole: Sole, fid: Fid) -> Option<Option<Said>> {
     let locks = &shard.locks;
     let export = locks.exports.borrow().get(&sole.holder).cloned()?;
+    if !export.has(Features::GLIMPSE) || !export.is_connected() {
+        return None;
+    }
     let xid = Xid(locks.next_xid.get());
     locks.next_xid.set(xid.0 + 1);
     let number = LockId(xid.0);

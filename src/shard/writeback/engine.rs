@@ -614,7 +614,7 @@ fn made_by(op: &OwedOp) -> Option<Fid> {
     }
 }
 
-pub fn describe(op: &OwedOp) -> String {
+fn describe(op: &OwedOp) -> String {
     match op {
         OwedOp::Create(o) => format!("create {} in {}", o.name, o.parent),
         OwedOp::Link(o) => format!("link {} in {}", o.name, o.parent),

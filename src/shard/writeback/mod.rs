@@ -43,12 +43,12 @@ mod tests;
 mod xattrs;
 
 pub use below::Below;
-pub use engine::{describe, dirty_page, owed_page};
+pub use engine::{dirty_page, owed_page};
 pub use flush::{flush, flush_below};
 pub use locate::place;
 pub use progress::{Progress, progress};
 pub use settle::{Aliases, also_named, note_aliases};
-pub use standing::{Standing, Why, moves, standing, standing_by, why_record};
+pub use standing::{Standing, Why, brief, moves, standing, standing_by, why_record};
 
 use super::{OriginState, Shard, Tx, contact};
 use crate::base::{Codec, Errno, Fid, SnapEpoch, TargetId, Time};

@@ -86,7 +86,7 @@ pub async fn standing_by<W: World>(
     Ok(Some(Standing {
         age: age(shard.world.wall(), since),
         why: why(shard, &engine, target, (fid, since), &seqs),
-        names: own.iter().map(|(_, r)| engine::describe(&r.op)).collect(),
+        names: own.iter().map(|(_, r)| brief(&r.op)).collect(),
     }))
 }
 
@@ -135,6 +135,17 @@ pub fn moves(op: &OwedOp, fid: Fid) -> bool {
     }
 }
 
+/// The operation in a word, and its name; where that is, the asker knows.
+#[must_use]
+pub fn brief(op: &OwedOp) -> String {
+    match op {
+        OwedOp::Create(o) => format!("create {}", o.name),
+        OwedOp::Link(o) => format!("link {}", o.name),
+        OwedOp::Unlink(o) => format!("remove {}", o.name),
+        OwedOp::Rename(o) => format!("rename {} to {}", o.from_name, o.to_name),
+    }
+}
+
 /// At one instant, from what the engine knows. What keeps everything back comes
 /// before what keeps this file back, and that before its own time.
 fn why<W: World>(
@@ -169,12 +180,7 @@ fn why<W: World>(
     let graph = engine.graph.borrow();
     let mut before = graph.with_those_before(own.iter().copied().collect());
     before.retain(|seq| !own.contains(seq));
-    let said = |seq: u64| {
-        graph
-            .record(seq)
-            .map(|r| engine::describe(&r.op))
-            .unwrap_or_default()
-    };
+    let said = |seq: u64| graph.record(seq).map(|r| brief(&r.op)).unwrap_or_default();
     let failed = before.iter().find_map(|seq| {
         let retry = engine.retry_of(Fid::NONE, std::iter::once(*seq))?;
         Some((*seq, retry.errno))
