@@ -129,7 +129,10 @@ fn line(row: &Value) -> String {
         n("dirty bytes"),
         n("age seconds"),
         text("why"),
-        text("path"),
+        match text("path") {
+            root if root.is_empty() => ".".to_owned(),
+            path => path,
+        },
     )
 }
 

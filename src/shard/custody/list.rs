@@ -3,11 +3,11 @@
 //! what is dirty and owed are read through, once for each page.
 
 use super::paths::Paths;
-use super::{Custody, is_uncommitted};
+use super::{Custody, Place, Reason, is_uncommitted};
 use crate::base::{Codec, Errno, Fid, Time};
 use crate::dlm::Holder;
 use crate::namespace::{Owed, OwedOp, key};
-use crate::shard::writeback::{self, Below, Why};
+use crate::shard::writeback::{self, Below};
 use crate::shard::{Shard, Target};
 use crate::world::World;
 use std::collections::BTreeSet;
@@ -50,9 +50,9 @@ pub enum What {
     /// Only an operation on a name is.
     Name {
         operation: String,
-        is_committed: bool,
+        place: Place,
         age: Duration,
-        why: Why,
+        reason: Reason,
     },
 }
 
@@ -255,7 +255,7 @@ fn name<W: World>(
     record: &Owed,
     paths: &Paths,
 ) -> Row {
-    let (dir, _) = name_of(record);
+    let (dir, fid) = name_of(record);
     let name = match &record.op {
         OwedOp::Create(o) | OwedOp::Link(o) => &o.name,
         OwedOp::Unlink(o) => &o.name,
@@ -271,14 +271,22 @@ fn name<W: World>(
         .nanos()
         .saturating_sub(record.at.nanos())
         .max(0);
+    // The operation changed its file, too.
+    let (place, reason) = match is_uncommitted(shard, fid) {
+        true => (Place::Memory, Reason::Commit),
+        false => {
+            let why = writeback::why_record(shard, target, seq, record.at);
+            (Place::Flash, Reason::Owed(why))
+        }
+    };
     Row {
         item,
         path,
         what: What::Name {
             operation: writeback::brief(&record.op),
-            is_committed: !is_uncommitted(shard, dir),
+            place,
             age: Duration::from_nanos(u64::try_from(age).unwrap_or(u64::MAX)),
-            why: writeback::why_record(shard, target, seq, record.at),
+            reason,
         },
     }
 }

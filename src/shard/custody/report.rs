@@ -86,18 +86,18 @@ fn row(row: &Row) -> Value {
         What::File(custody) => custody.to_json(),
         What::Name {
             operation,
-            is_committed,
+            place,
             age,
-            why,
+            reason,
         } => {
             let mut all = json!({
-                "where": if *is_committed { "flash" } else { "memory" },
+                "where": place.word(),
                 "dirty bytes": 0,
                 "age seconds": age.as_secs(),
                 "copies": super::COPIES,
                 "names owed": [operation],
             });
-            text::why_into(why, &mut all);
+            text::reason_into(reason, &mut all);
             all
         }
     };

@@ -30,9 +30,7 @@ impl Reason {
     }
 }
 
-/// One word for why something is owed.
-#[must_use]
-pub fn word(why: &Why) -> &'static str {
+fn word(why: &Why) -> &'static str {
     match why {
         Why::Carrying => "carrying",
         Why::Lag { .. } => "lag",
@@ -98,7 +96,8 @@ impl Custody {
     }
 }
 
-fn reason_into(reason: &Reason, all: &mut Value) {
+/// Adds why it is not further, and what belongs to that.
+pub fn reason_into(reason: &Reason, all: &mut Value) {
     all["why"] = json!(reason.word());
     match reason {
         Reason::Client(name) => all["client"] = json!(name),
@@ -107,9 +106,7 @@ fn reason_into(reason: &Reason, all: &mut Value) {
     }
 }
 
-/// Adds why something is owed, and what belongs to that.
-pub fn why_into(why: &Why, all: &mut Value) {
-    all["why"] = json!(word(why));
+fn why_into(why: &Why, all: &mut Value) {
     match why {
         Why::Lag { next } => all["next seconds"] = json!(next.as_secs()),
         Why::Refused { errno, next } => {
