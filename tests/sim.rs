@@ -7,6 +7,8 @@ mod ahead;
 mod away;
 #[path = "sim/crowd.rs"]
 mod crowd;
+#[path = "sim/custody.rs"]
+mod custody;
 #[path = "sim/disk.rs"]
 mod disk;
 #[path = "sim/executor.rs"]

@@ -59,6 +59,7 @@ names!(
     ECONNRESET,
     EHOSTUNREACH,
     EALREADY,
+    EINPROGRESS,
     ESTALE,
     EDQUOT,
     EPIPE,

@@ -20,6 +20,7 @@ mod api;
 mod cached;
 mod call;
 mod creds;
+mod custody;
 mod filelocks;
 mod handles;
 mod ledger;
@@ -231,8 +232,11 @@ impl<W: World> Client<W> {
     pub fn begin(&self, context: &Context, request: Request, payload: Option<Slice>) -> Call {
         let import = &self.0;
         let is_close = matches!(request, Request::Close(_));
-        let known = ahead::answer(import, context, &request);
-        let known = known.or_else(|| cached::answer(import, context, &request));
+        let known = match custody::is_about(&request) {
+            true => custody::answer(import),
+            false => ahead::answer(import, context, &request)
+                .or_else(|| cached::answer(import, context, &request)),
+        };
         let seen = match &request {
             Request::Read(_) | Request::Lookup(_) => Some(request.clone()),
             _ => None,

@@ -18,6 +18,16 @@ pub enum Command {
         path: String,
         wait: bool,
     },
+    /// Where the newest copies are: of a file, or of a page of what is not at
+    /// the origin below a directory.
+    Custody {
+        target: String,
+        path: String,
+        /// Rows wanted; the box may give fewer.
+        limit: u64,
+        /// Where the page before ended, as it said; empty for the first.
+        after: String,
+    },
     Shutdown,
 }
 

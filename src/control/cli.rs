@@ -45,6 +45,19 @@ pub enum Verb {
         #[command(flatten)]
         find: Find,
     },
+    /// Where the newest copy of a file is safe, and why not at the origin yet
+    Custody {
+        /// TARGET, or TARGET/PATH; of a directory, what is below it
+        what: String,
+        /// For programs; with --all, an object a line
+        #[arg(long)]
+        json: bool,
+        /// Everything that is not at the origin, not only the oldest
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        find: Find,
+    },
     /// Stop a running box cleanly
     Shutdown {
         #[command(flatten)]

@@ -3,6 +3,7 @@
 
 use super::admin::{self, Command};
 use super::cli::{Exit, Failure, Find, Mount};
+use super::progress;
 use crate::conf::Conf;
 use crate::fuse;
 use crate::fuse::fault::{Fault, FaultKind};
@@ -45,13 +46,18 @@ pub fn status(find: &Find, json: bool) -> Result<(), Failure> {
 }
 
 pub fn flush(what: &str, wait: bool, find: &Find) -> Result<(), Failure> {
+    let (target, path) = target_and_path(what);
+    let shown = progress::show(find, &target, &path, wait);
+    let command = Command::Flush { target, path, wait };
+    let ended = admin::ask(find, &command).map(|_| ());
+    shown.end();
+    ended
+}
+
+/// TARGET, or TARGET/PATH.
+pub fn target_and_path(what: &str) -> (String, String) {
     let (target, path) = what.split_once('/').unwrap_or((what, ""));
-    let command = Command::Flush {
-        target: target.to_owned(),
-        path: path.to_owned(),
-        wait,
-    };
-    admin::ask(find, &command).map(|_| ())
+    (target.to_owned(), path.to_owned())
 }
 
 pub fn shutdown(find: &Find) -> Result<(), Failure> {

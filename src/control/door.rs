@@ -4,7 +4,7 @@
 use super::admin::{Answer, Command};
 use super::cli::Failure;
 use super::mounted::{self, Mounted};
-use crate::base::{ShardId, TargetId};
+use crate::base::{ShardId, Slice, TargetId};
 use crate::reactor::signals::{SignalStream, Signals};
 use crate::reactor::{Descriptor, Inbox, Local, Log, Mail};
 use crate::wire::frame::{Bounds, Content, Layout};
@@ -232,7 +232,22 @@ async fn attend(door: &Rc<Door>, stream: UnixStream) -> io::Result<()> {
     let mut text = serde_json::to_string(&answer).map_err(io::Error::other)?;
     text.push('\n');
     stream.set_nonblocking(false)?;
-    io::Write::write_all(&mut &stream, text.as_bytes())
+    say(door, &fd, text.into_bytes()).await
+}
+
+/// Writes a whole answer. Whoever does not read it holds up nobody else.
+async fn say(door: &Door, fd: &Descriptor, text: Vec<u8>) -> io::Result<()> {
+    let all = Slice::from(text);
+    let mut said = 0;
+    while said < all.len() {
+        let rest = vec![all.part(said..all.len())];
+        match door.world.writev(fd, rest).await {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => said += n,
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
 }
 
 async fn answer(door: &Rc<Door>, command: &Command) -> Answer {
@@ -259,13 +274,15 @@ async fn answer(door: &Rc<Door>, command: &Command) -> Answer {
             });
             Answer::Done(all)
         }
-        Command::Flush { target, .. } => match door.desk.routes.iter().find(|r| r.0 == *target) {
-            None => Answer::Failed(format!("no target {target}: `forebay status` lists them")),
-            Some(route) => {
-                let inbox = &door.desk.inboxes[usize::from(route.2.0)];
-                ask_shard(door, inbox, command).await
+        Command::Flush { target, .. } | Command::Custody { target, .. } => {
+            match door.desk.routes.iter().find(|r| r.0 == *target) {
+                None => Answer::Failed(format!("no target {target}: `forebay status` lists them")),
+                Some(route) => {
+                    let inbox = &door.desk.inboxes[usize::from(route.2.0)];
+                    ask_shard(door, inbox, command).await
+                }
             }
-        },
+        }
     }
 }
 

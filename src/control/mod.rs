@@ -10,8 +10,10 @@ pub mod admin;
 pub mod cache;
 pub mod cli;
 mod commands;
+mod custody;
 mod door;
 mod mounted;
+mod progress;
 pub mod serve;
 
 use cli::{Cli, Failure, Verb};
@@ -25,6 +27,12 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Check { conf } => commands::check(&conf),
         Verb::Status { find, json } => commands::status(&find, json),
         Verb::Flush { what, wait, find } => commands::flush(&what, wait, &find),
+        Verb::Custody {
+            what,
+            json,
+            all,
+            find,
+        } => custody::custody(&what, json, all, &find),
         Verb::Shutdown { find } => commands::shutdown(&find),
     }
 }

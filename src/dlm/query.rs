@@ -137,6 +137,19 @@ impl Table {
         })
     }
 
+    /// The client that has a file to itself, whether or not it is called back.
+    #[must_use]
+    pub fn alone(&self, fid: Fid) -> Option<Sole> {
+        let mut locks = self.files.find(fid)?.granted.iter();
+        let is_whole =
+            |l: &&Lock| !l.is_own() && l.mode() == Mode::Ex && l.bits().has(Bits::LOOKUP);
+        let lock = locks.find(is_whole)?;
+        Some(Sole {
+            holder: lock.holder,
+            lock: lock.id,
+        })
+    }
+
     /// Clients that may have unsent bytes of a file, to ask for its size. Each
     /// once, ascending.
     #[must_use]

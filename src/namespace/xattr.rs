@@ -15,6 +15,10 @@ pub const CAPABILITY: &[u8] = b"security.capability";
 /// Where the list of names is kept.
 pub const LIST: &[u8] = b"";
 
+/// Not an attribute of any file: what it says is the box's own knowledge, and
+/// true only now. It is never stored, listed, remembered, or asked of an origin.
+pub const CUSTODY: &[u8] = b"user.forebay.custody";
+
 /// The namespaces, each with rules of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Space {
@@ -26,7 +30,9 @@ enum Space {
 
 fn space(name: &[u8]) -> Result<Space, Errno> {
     let under = |prefix: &[u8]| name.len() > prefix.len() && name.starts_with(prefix);
-    if name == acl::ACCESS || name == acl::DEFAULT {
+    if name == CUSTODY {
+        Err(Errno::EOPNOTSUPP)
+    } else if name == acl::ACCESS || name == acl::DEFAULT {
         Ok(Space::Acl)
     } else if under(b"user.") {
         Ok(Space::User)
@@ -96,7 +102,13 @@ pub fn list(view: &impl View, ctx: Ctx<'_>, fid: Fid) -> Result<Vec<u8>, Stop> {
     }
     let mut out = Vec::new();
     for Bytes(name) in names(view, fid, &inode)? {
-        if ctx.caller.is_root() || space(&name) != Ok(Space::Trusted) {
+        let is_shown = match space(&name) {
+            Ok(Space::Trusted) => ctx.caller.is_root(),
+            Ok(_) => true,
+            // A release that did not reserve it may have stored it.
+            Err(_) => name != CUSTODY,
+        };
+        if is_shown {
             out.extend_from_slice(&name);
             out.push(0);
         }
@@ -162,6 +174,20 @@ pub fn remove(view: &impl View, ctx: Ctx<'_>, fid: Fid, name: &[u8]) -> Result<C
     }
     draft.put(fid, next);
     Ok(draft.change)
+}
+
+/// May the caller ask where a file's newest bytes are safe? As for any other
+/// `user.` attribute: who may read the file.
+pub fn may_see_custody(view: &impl View, ctx: Ctx<'_>, fid: Fid) -> Result<(), Stop> {
+    let inode = view.inode(fid)?.ok_or(Errno::ESTALE)?;
+    access::check(view, ctx.bounds, ctx.caller, fid, &inode, access::READ)
+}
+
+/// May the caller have it carried to the origin? Who may write the file.
+pub fn may_wish_custody(view: &impl View, ctx: Ctx<'_>, fid: Fid) -> Result<(), Stop> {
+    let inode = view.inode(fid)?.ok_or(Errno::ESTALE)?;
+    ctx.writable()?;
+    access::check(view, ctx.bounds, ctx.caller, fid, &inode, access::WRITE)
 }
 
 fn supported(ctx: Ctx<'_>, inode: &Inode, name: &[u8]) -> Result<Space, Errno> {

@@ -1,7 +1,8 @@
 //! What the administrator asks of a shard: numbers, and flushes.
 
+use super::custody::{self, Asked};
 use super::{Shard, Target, data, locks, meta, writeback};
-use crate::base::{Errno, Fid, Name, TargetId};
+use crate::base::{Errno, Fid, FileKind, Name, TargetId};
 use crate::world::World;
 use serde_json::{Value, json};
 use std::rc::Rc;
@@ -17,6 +18,16 @@ pub async fn answer<W: World>(shard: &Rc<Shard<W>>, request: &str) -> String {
         "flush" => {
             let wait = request["wait"].as_bool().unwrap_or(false);
             flush(shard, &text("target"), &text("path"), wait).await
+        }
+        "custody" => {
+            let (path, after) = (text("path"), text("after"));
+            let limit = request["limit"].as_u64().unwrap_or(0);
+            let asked = Asked {
+                path: &path,
+                limit: usize::try_from(limit).unwrap_or(usize::MAX),
+                after: &after,
+            };
+            custody(shard, &text("target"), &asked).await
         }
         other => failed(&format!("a shard has no command {other}")),
     }
@@ -110,24 +121,39 @@ fn target<W: World>(shard: &Rc<Shard<W>>, id: TargetId) -> Value {
         "owed operations": p.owed_records + p.owed_unread,
         "dirty files": p.dirty_files,
         "more dirty files": p.dirty_more,
-        "dirty bytes": p.dirty_bytes,
+        "dirty bytes": p.memory_bytes + p.flash_bytes,
+        "custody": { "memory bytes": p.memory_bytes, "flash bytes": p.flash_bytes },
         "failing": p.failing,
         "oldest seconds": p.oldest.as_secs(),
         "last error": p.last_error.map(|(errno, what)| format!("{what}: {errno}")),
     })
 }
 
+async fn custody<W: World>(shard: &Rc<Shard<W>>, target: &str, asked: &Asked<'_>) -> String {
+    let Some(target) = in_service(shard, target) else {
+        return not_in_service(target);
+    };
+    match custody::report(shard, &target, asked).await {
+        Ok(report) => json!({ "done": report }).to_string(),
+        Err(why) => failed(&why),
+    }
+}
+
+fn in_service<W: World>(shard: &Shard<W>, name: &str) -> Option<Rc<Target>> {
+    let targets = shard.targets.borrow();
+    let found = targets.values().find(|t| t.conf.borrow().name == name);
+    found.cloned()
+}
+
+fn not_in_service(name: &str) -> String {
+    failed(&format!(
+        "no target {name} is in service: is its origin there?"
+    ))
+}
+
 async fn flush<W: World>(shard: &Rc<Shard<W>>, target: &str, path: &str, wait: bool) -> String {
-    let found = shard
-        .targets
-        .borrow()
-        .values()
-        .find(|t| t.conf.borrow().name == target)
-        .cloned();
-    let Some(target) = found else {
-        return failed(&format!(
-            "no target {target} is in service: is its origin there?"
-        ));
+    let Some(target) = in_service(shard, target) else {
+        return not_in_service(target);
     };
     // What applications were told is done is meant, wherever it is yet.
     if wait {
@@ -137,17 +163,16 @@ async fn flush<W: World>(shard: &Rc<Shard<W>>, target: &str, path: &str, wait: b
         Ok(fid) => fid,
         Err(e) => return failed(&format!("{path}: {e}")),
     };
-    let only = (!path.is_empty()).then_some(fid);
     if !wait {
         let (flushed, id) = (Rc::clone(shard), target.id);
         shard.world.spawn(async move {
             locks::settle(&flushed, id).await;
             // What fails is retried and shown by status.
-            let _ = writeback::flush(&flushed, id, only).await;
+            let _ = carry(&flushed, id, fid).await;
         });
         return json!({ "done": "begun" }).to_string();
     }
-    match writeback::flush(shard, target.id, only).await {
+    match carry(shard, target.id, fid).await {
         Ok(()) => json!({ "done": "at the origin" }).to_string(),
         Err(e) => {
             let last = writeback::progress(shard, target.id).and_then(|p| p.last_error);
@@ -156,6 +181,17 @@ async fn flush<W: World>(shard: &Rc<Shard<W>>, target: &str, path: &str, wait: b
                 "not all is at the origin: {e}{what}; nothing is lost, it is retried"
             ))
         }
+    }
+}
+
+/// A file, or a directory and all that is below it; of the root, the target.
+async fn carry<W: World>(shard: &Rc<Shard<W>>, target: TargetId, fid: Fid) -> Result<(), Errno> {
+    if shard.target_of(fid)?.root == fid {
+        return writeback::flush(shard, target, None).await;
+    }
+    match meta::inode(shard, fid).await?.attr.kind {
+        FileKind::Directory => writeback::flush_below(shard, target, fid).await,
+        _ => writeback::flush(shard, target, Some(fid)).await,
     }
 }
 

@@ -116,6 +116,16 @@ impl Contact {
         silence.max(absent)
     }
 
+    /// For how long it has been suspect or away, if it is.
+    #[must_use]
+    pub fn troubled(&self, now: Mono) -> Option<Duration> {
+        let silence = self
+            .silence(now)
+            .filter(|silence| *silence >= SUSPECT_AFTER);
+        let failing = self.failures.get() > 0;
+        silence.max(failing.then(|| now - self.failing_since.get()))
+    }
+
     /// Its calls fail as those of a broken mount do: a probe comes first.
     #[must_use]
     pub fn is_absent(&self) -> bool {

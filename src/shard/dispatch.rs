@@ -1,9 +1,10 @@
 //! From a request to its handler, and the glue between inodes and bytes.
 
 use super::meta::{self, Call};
-use super::{Incoming, Outgoing, Shard, file, filelocks, session::Export};
+use super::{Incoming, Outgoing, Shard, custody, file, filelocks, session::Export};
 use crate::base::{Errno, Fid, Lsn, Transno};
 use crate::conf::Writeback;
+use crate::namespace::xattr::CUSTODY;
 use crate::shard::{contact, writeback};
 use crate::wire::head::flags;
 use crate::wire::op::Empty;
@@ -76,6 +77,8 @@ fn is_admitted<W: World>(call: &Call<'_, W>) -> Result<(), Errno> {
 
 fn is_change(request: &Request) -> bool {
     match request {
+        // It changes nothing here, and asks for what the origin is to have.
+        Request::XattrSet(op) if op.name.0 == CUSTODY => false,
         Request::Setattr(_)
         | Request::Create(_)
         | Request::Link(_)
@@ -139,6 +142,8 @@ async fn handle<W: World>(call: &Call<'_, W>) -> Result<Outgoing, Errno> {
         Request::Unwait(op) => filelocks::unwait(call, op),
         Request::Fids(op) => meta::grant_fids(call, op).await,
         Request::Statfs(_) => meta::statfs(call).await,
+        Request::XattrGet(op) if op.name.0 == CUSTODY => custody::get(call, op.fid).await,
+        Request::XattrSet(op) if op.name.0 == CUSTODY => custody::set(call, op).await,
         Request::XattrGet(op) => meta::xattr_get(call, op).await,
         Request::XattrSet(op) => meta::xattr_set(call, op).await,
         Request::XattrList(op) => meta::xattr_list(call, op).await,

@@ -53,6 +53,7 @@ use std::rc::Rc;
 mod admin;
 mod contact;
 mod counters;
+mod custody;
 pub mod data;
 pub mod dispatch;
 mod file;

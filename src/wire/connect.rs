@@ -41,6 +41,8 @@ impl Features {
     pub const GROWTH: u64 = 1 << 11;
     /// Who has a file to himself is asked what it is like, and keeps it.
     pub const GLIMPSE: u64 = 1 << 12;
+    /// An extended attribute that is none: where a file's newest bytes are safe.
+    pub const CUSTODY: u64 = 1 << 13;
 
     /// What this release can do.
     pub const OURS: Features = Features {
@@ -53,7 +55,8 @@ impl Features {
             | Features::INLINE_DATA
             | Features::ORDER
             | Features::GROWTH
-            | Features::GLIMPSE,
+            | Features::GLIMPSE
+            | Features::CUSTODY,
     };
 
     #[must_use]

@@ -21,11 +21,11 @@ fn name(s: &str) -> Name {
     Name::new(s.as_bytes()).expect("a name")
 }
 
-async fn ask(c: &Client<SimWorld>, request: Request) -> Result<Reply, CallError> {
+pub async fn ask(c: &Client<SimWorld>, request: Request) -> Result<Reply, CallError> {
     Ok(c.call(&Context::of(0, 0), request, None).await?.0)
 }
 
-async fn make(c: &Client<SimWorld>, dir: Fid, what: &str, kind: FileKind) -> Fid {
+pub async fn make(c: &Client<SimWorld>, dir: Fid, what: &str, kind: FileKind) -> Fid {
     let request = Request::Create(op::Create {
         parent: dir,
         name: Some(name(what)),
@@ -45,7 +45,7 @@ async fn make(c: &Client<SimWorld>, dir: Fid, what: &str, kind: FileKind) -> Fid
     }
 }
 
-async fn write(c: &Client<SimWorld>, fid: Fid, bytes: &[u8]) {
+pub async fn write(c: &Client<SimWorld>, fid: Fid, bytes: &[u8]) {
     let request = Request::Write(op::Write {
         fid,
         open: OpenId(0),

@@ -37,7 +37,7 @@ pub use tree::Tree;
 
 use super::cached::{self, opens};
 use super::call::{CallError, Context, Order, Outcome, Pending};
-use super::{Import, LostChange, Terms};
+use super::{Import, LostChange, Terms, custody};
 use crate::base::{Attr, Bits, Fid, FileKind, Mono, Name, Time, Transno};
 use crate::namespace::draft::Change;
 use crate::namespace::{Caller, Ctx};
@@ -387,6 +387,7 @@ fn is_reserved<W: World>(import: &Import<W>, request: &Request) -> bool {
 /// directory is known.
 fn changed(request: &Request) -> Vec<Fid> {
     match request {
+        _ if custody::is_about(request) => Vec::new(),
         Request::Create(op) => vec![op.parent],
         Request::Link(op) => vec![op.parent, op.fid],
         Request::Unlink(op) => vec![op.parent],

@@ -7,6 +7,7 @@ use super::{Cached, attr};
 use crate::base::codec::Bytes;
 use crate::base::{Bits, Errno, Fid, Slice};
 use crate::client::call::{CallError, Context, Fill, Outcome};
+use crate::client::custody;
 use crate::wire::head::flags::KILL_PRIV;
 use crate::wire::op::{Blob, Data, Read, Readdir, XattrName};
 use crate::wire::{Reply, Request};
@@ -103,6 +104,8 @@ pub fn learn(
         held.bits_under(fid, rests).has(bits)
     };
     match (request, outcome) {
+        // True when it was asked, and no longer.
+        _ if custody::is_about(request) => {}
         (Request::XattrGet(op), Ok((Reply::Blob(blob), _)))
             if holds(op.fid, covers(&op.name.0)) && is_fresh(op.fid) =>
         {

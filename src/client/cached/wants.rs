@@ -3,6 +3,7 @@
 use super::held::Held;
 use crate::base::{Bits, Extent, Fid, FileKind, LockId, Mode};
 use crate::client::call::{Aim, Context, Fill};
+use crate::client::custody;
 use crate::wire::head::flags;
 use crate::wire::locks::Of;
 use crate::wire::op::Open;
@@ -88,6 +89,8 @@ pub fn of(
                 want.try_bits = want.try_bits.without(Bits::UPDATE);
             }
         }
+        // Nothing of it is kept.
+        _ if custody::is_about(request) => {}
         Request::XattrGet(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
         Request::XattrList(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),
         Request::Setattr(op) => missing(held, &mut wants, Of::Object, op.fid, SHOWN),

@@ -13,6 +13,7 @@ use crate::fuse::kernel::Kernel;
 use crate::fuse::session::{Origin, Outcome, Session};
 use crate::fuse::upstream::Upstream;
 use crate::fuse::{COUNTERS_XATTR, PID_XATTR};
+use crate::namespace::xattr::CUSTODY;
 use crate::wire::op::{Intent, OfFile, Setattr, StatfsReply, XattrName, XattrSet};
 use crate::wire::{Reply, Request};
 use crate::world::World;
@@ -73,9 +74,26 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
             flags: args.flags,
             clear_sgid: args.setxattr_flags & SETXATTR_ACL_KILL_SGID != 0,
         };
+        if set.name.0 == CUSTODY {
+            return self.carry(from, set).await;
+        }
         self.ask(from, Request::XattrSet(set))
             .await
             .map(|_| Outcome::Done)
+    }
+
+    /// Waits until the origin has the file. The box answers every now and then
+    /// that it is still at it, so that no reply slot is held for as long as an
+    /// origin may take (L6), and a signal ends the wait.
+    async fn carry(&self, from: &Origin, set: XattrSet) -> Result<Outcome, Errno> {
+        loop {
+            let asked = self.ask(from, Request::XattrSet(set.clone())).await;
+            match asked {
+                Err(Errno::EINPROGRESS) if from.interrupt.is_raised() => return Err(Errno::EINTR),
+                Err(Errno::EINPROGRESS) => {}
+                ended => return ended.map(|_| Outcome::Done),
+            }
+        }
     }
 
     /// `PID_XATTR` of the root is answered here, so that `forebay umount` finds

@@ -4,7 +4,8 @@ use super::super::create::{self, Created, New};
 use super::super::setattr::{Held, setattr};
 use super::super::{access, acl, entry, link, rename, unlink, xattr};
 use super::{Fake, ROOT, inode, name};
-use crate::base::{Errno, Fid, FileKind, Name, SetAttr, Time};
+use crate::base::codec::Bytes;
+use crate::base::{Codec, Errno, Fid, FileKind, Name, SetAttr, Time};
 use crate::namespace::Caller;
 use crate::namespace::record::{Dirent, OwedOp, flag};
 
@@ -677,4 +678,37 @@ fn lists_hide_trusted_names_and_end_with_the_last_one() {
     assert_eq!(fake.inodes[&fid].flags & flag::XATTRS, 0);
     let gone = fake.run(|v| Ok(((), Some(xattr::remove(v, v.ctx(&root), fid, b"user.a")?))));
     assert_eq!(gone, Err(Errno::ENODATA));
+}
+
+#[test]
+fn the_name_that_tells_custody_is_no_attribute_of_a_file() {
+    let mut fake = Fake::default();
+    let fid = put(&mut fake, ROOT, "file", FileKind::Regular, 0o644);
+    let root = Caller::ROOT;
+    let refused = Err(Errno::EOPNOTSUPP);
+    let is = store(&mut fake, &root, fid, xattr::CUSTODY, b"flash", 0);
+    assert_eq!(is, refused);
+    assert!(!xattr::is_kept(xattr::CUSTODY), "nor taken from an origin");
+    // One that was stored before the name was reserved.
+    store(&mut fake, &root, fid, b"user.custody", b"v", 0).expect("set");
+    let names: Vec<Bytes> = [xattr::CUSTODY, b"user.custody"]
+        .map(|name| Bytes(name.to_vec()))
+        .to_vec();
+    let list = (fid, xattr::LIST.to_vec());
+    fake.xattrs.insert(list, Codec::to_vec(&names).into());
+    let listed = xattr::list(&fake, fake.ctx(&root), fid).expect("loaded");
+    assert_eq!(listed, b"user.custody\0");
+    let remove = |v: &Fake| {
+        Ok((
+            (),
+            Some(xattr::remove(v, v.ctx(&root), fid, xattr::CUSTODY)?),
+        ))
+    };
+    assert_eq!(fake.run(remove), refused);
+    // Who may read the file may ask, and who may write it may wish.
+    let other = caller(2, 2);
+    assert!(xattr::may_see_custody(&fake, fake.ctx(&other), fid).is_ok());
+    let wished = xattr::may_wish_custody(&fake, fake.ctx(&other), fid);
+    assert_eq!(wished, Err(Errno::EACCES.into()));
+    assert!(xattr::may_wish_custody(&fake, fake.ctx(&caller(OWNER, 1)), fid).is_ok());
 }

@@ -17,7 +17,7 @@
 //! Start reading at [`read`](read::read), then `file.rs`.
 
 use super::{Shard, Tx};
-use crate::base::Fid;
+use crate::base::{Fid, TargetId};
 use crate::cache::memory::Memory;
 use crate::cache::reclaim::Policy;
 use crate::world::sync::{Promise, Semaphore, Signal};
@@ -126,6 +126,23 @@ impl Data {
     #[must_use]
     pub fn dirty_bytes(&self) -> u64 {
         self.0.dirty_sum.get()
+    }
+
+    /// Files with bytes that the origin is owed, of those whose FIDs begin with
+    /// this target, and how many bytes.
+    pub fn dirty_files(&self, target: TargetId) -> impl Iterator<Item = (Fid, u64)> {
+        let seq = |target: u64| Fid {
+            seq: target << 32,
+            oid: 0,
+            ver: 0,
+        };
+        let (first, end) = (u64::from(target.0), u64::from(target.0) + 1);
+        let dirty = self.0.dirty.borrow();
+        let ours: Vec<_> = dirty
+            .range(seq(first)..seq(end))
+            .map(|(fid, bytes)| (*fid, *bytes))
+            .collect();
+        ours.into_iter()
     }
 
     /// Bytes of one file that the origin is owed.

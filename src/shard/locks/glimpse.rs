@@ -88,8 +88,17 @@ impl Locks {
 
 /// Asks who has `fid` to himself what it is like; `None`: it must be called back.
 pub async fn ask<W: World>(shard: &Shard<W>, sole: Sole, fid: Fid) -> Option<Said> {
+    inquire(shard, sole, fid).await.flatten()
+}
+
+/// The same; `None` if there was no answer, and `Some(None)` if the client said
+/// that it does not have that file to itself.
+pub async fn inquire<W: World>(shard: &Shard<W>, sole: Sole, fid: Fid) -> Option<Option<Said>> {
     let locks = &shard.locks;
     let export = locks.exports.borrow().get(&sole.holder).cloned()?;
+    if !export.has(Features::GLIMPSE) || !export.is_connected() {
+        return None;
+    }
     let xid = Xid(locks.next_xid.get());
     locks.next_xid.set(xid.0 + 1);
     let number = LockId(xid.0);
@@ -111,7 +120,17 @@ pub async fn ask<W: World>(shard: &Shard<W>, sole: Sole, fid: Fid) -> Option<Sai
     export.send(Frame::callback(xid, &head, &callback, checksum));
     let said = within(&shard.world, PATIENCE, answer.get()).await;
     locks.glimpses.asked.borrow_mut().remove(&key);
-    said.flatten()
+    said
+}
+
+/// Does what the box has of a file lack nothing that its holder has answered?
+#[must_use]
+pub fn is_all_here(here: &Attr, said: &Said) -> bool {
+    let Some(there) = &said.attr else {
+        return true;
+    };
+    // Every change stamps the file.
+    (here.ctime, here.mtime, here.size) == (there.ctime, there.mtime, there.size)
 }
 
 /// A client answers. What it was not asked, or not any more, changes nothing.

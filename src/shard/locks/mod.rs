@@ -37,7 +37,7 @@ use super::session::Export;
 use super::{Incoming, Shard, meta};
 use crate::base::{Bits, Errno, Extent, Fid, FileKind, LockId, Mode, Mono, TargetId};
 use crate::dlm::bounds::{HOLD_OFF, OWN};
-use crate::dlm::{Growth, Holder, Limits, Outcome, Table, Want};
+use crate::dlm::{Growth, Holder, Limits, Outcome, Sole, Table, Want};
 use crate::wire::locks::Of;
 use crate::wire::{LockGrant, LockWant};
 use crate::world::World;
@@ -129,6 +129,43 @@ impl Locks {
     pub fn in_the_way(&self, holder: Holder, touch: &Touch) -> bool {
         let table = self.table.borrow();
         table.conflicts(holder, touch.fid, touch.mode, touch.bits, touch.extent)
+    }
+
+    /// The client that has a file to itself, and its name.
+    #[must_use]
+    pub fn alone(&self, fid: Fid) -> Option<(Sole, String)> {
+        let sole = self.table.borrow().alone(fid)?;
+        Some((sole, self.name_of(sole.holder)))
+    }
+
+    /// Clients that may store to pages of a file without a word, by name.
+    #[must_use]
+    pub fn storing(&self, fid: Fid) -> Vec<String> {
+        let alone = self.table.borrow().alone(fid).map(|sole| sole.holder);
+        let mut writers = self.table.borrow().writers(fid);
+        writers.retain(|writer| Some(*writer) != alone);
+        writers.into_iter().map(|w| self.name_of(w)).collect()
+    }
+
+    /// The clients that have files of a target to themselves, by name.
+    #[must_use]
+    pub fn lonely(&self, target: TargetId) -> BTreeSet<String> {
+        let table = self.table.borrow();
+        let locks = table
+            .locks()
+            .filter(|l| l.is_granted && l.grant.mode == Mode::Ex);
+        let ours = locks.filter(|l| l.grant.fid.seq >> 32 == u64::from(target.0));
+        let holders: BTreeSet<Holder> = ours.map(|l| l.holder).collect();
+        holders
+            .into_iter()
+            .map(|holder| self.name_of(holder))
+            .collect()
+    }
+
+    fn name_of(&self, holder: Holder) -> String {
+        let exports = self.exports.borrow();
+        let name = exports.get(&holder).map(|export| export.name.clone());
+        name.unwrap_or_else(|| "a client that left".to_owned())
     }
 
     /// May a client have the file open without the box's knowing?

@@ -89,6 +89,15 @@ impl Meta {
         self.unseen.borrow().mixed >= transno
     }
 
+    /// Is the last change of this that a client made not on flash yet?
+    pub(in crate::shard) fn is_uncommitted(&self, fid: Fid, committed: Transno) -> bool {
+        let unseen = self.unseen.borrow();
+        unseen
+            .by
+            .get(&fid)
+            .is_some_and(|last| last.by.1 > committed)
+    }
+
     /// Drops what is on flash by now, at most once for each doubling.
     fn sweep(&self, committed: Transno) {
         let mut unseen = self.unseen.borrow_mut();

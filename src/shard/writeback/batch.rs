@@ -39,6 +39,7 @@ pub async fn run<W: World>(
     }
     engine.batches.set(engine.batches.get() + 1);
     let outages = engine.contact.outages();
+    *engine.applying.borrow_mut() = records.iter().map(|(seq, _)| *seq).collect();
     let jobs = records
         .into_iter()
         .map(|(seq, record)| one(Rc::clone(shard), Rc::clone(engine), seq, record));
@@ -57,6 +58,7 @@ pub async fn run<W: World>(
         engine.doubts.set(0);
         settle_all(shard, engine, target, done).await;
     }
+    engine.applying.borrow_mut().clear();
     if moves {
         engine.moves.set(engine.moves.get() + 1);
     }

@@ -40,6 +40,8 @@ pub struct Engine {
     /// Records that failed, and those that wait for their file's data.
     retries: RefCell<BTreeMap<u64, Retry>>,
     pub publishing: RefCell<BTreeSet<u64>>,
+    /// Records of the batch that is being carried.
+    pub applying: RefCell<BTreeSet<u64>>,
     /// Records whose file's data has reached the origin.
     pub published: RefCell<BTreeSet<u64>>,
     /// What a flush waits for: records below the number, and single ones.
@@ -84,10 +86,10 @@ pub struct Dirty {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Retry {
+pub struct Retry {
     attempts: u32,
-    at: Mono,
-    errno: Errno,
+    pub at: Mono,
+    pub errno: Errno,
 }
 
 impl Retry {
@@ -118,6 +120,7 @@ impl Engine {
             recovered_below: next,
             retries: RefCell::default(),
             publishing: RefCell::default(),
+            applying: RefCell::default(),
             published: RefCell::default(),
             urgent_below: Cell::new(0),
             urgent: RefCell::default(),
@@ -173,6 +176,24 @@ impl Engine {
         if self.idle_dirty.replace(false) {
             self.wake.notify();
         }
+    }
+
+    /// The failure of the file, or of one of these records, that is to be tried
+    /// again; the one whose turn comes last.
+    pub fn retry_of(&self, fid: Fid, records: impl Iterator<Item = u64>) -> Option<Retry> {
+        let retries = self.retries.borrow();
+        let failed = records.filter_map(|seq| retries.get(&seq).copied());
+        let file = self.dirty.borrow().get(&fid).and_then(|dirty| dirty.retry);
+        let all = failed.filter(|retry| retry.attempts > 0).chain(file);
+        all.max_by_key(|retry| retry.at)
+    }
+
+    /// How long what was owed since `since` is left here before it is carried.
+    pub fn wait<W: World>(&self, shard: &Shard<W>, target: &Target, since: Time) -> Duration {
+        if self.pressed.get() {
+            return Duration::ZERO;
+        }
+        patience(&target.conf.borrow()).saturating_sub(age(shard.world.wall(), since))
     }
 
     /// Does the log have to wait for records in the window to finish?
@@ -313,11 +334,7 @@ impl Engine {
 
     fn pick<W: World>(&self, shard: &Shard<W>, target: &Target) -> Picked {
         let conf = target.conf.borrow();
-        // Starting at half the lag leaves the other half for the carrying.
-        let patience = match conf.writeback {
-            conf::Writeback::Lag(lag) => lag / 2,
-            conf::Writeback::Through | conf::Writeback::Off => Duration::ZERO,
-        };
+        let patience = patience(&conf);
         let bytes = shard.data.dirty_bytes();
         if bytes > conf.writeback_bytes {
             self.pressed.set(true);
@@ -387,6 +404,15 @@ impl Engine {
                 picked.files.push(*fid);
             }
         }
+    }
+}
+
+/// How old what is owed becomes before it is carried: half the lag leaves the
+/// other half for the carrying.
+fn patience(conf: &conf::TargetConf) -> Duration {
+    match conf.writeback {
+        conf::Writeback::Lag(lag) => lag / 2,
+        conf::Writeback::Through | conf::Writeback::Off => Duration::ZERO,
     }
 }
 
@@ -517,14 +543,47 @@ async fn fill_dirty<W: World>(shard: &Rc<Shard<W>>, engine: &Engine) -> Result<(
     Ok(())
 }
 
-/// The dirty inodes of a page of flash, beginning after `after`; for a flush.
-pub async fn dirty_page<W: World>(shard: &Shard<W>, after: Option<Fid>) -> Result<Vec<Fid>, Errno> {
+/// The dirty inodes of a page of flash, beginning after `after`, and since when
+/// they are.
+pub async fn dirty_page<W: World>(
+    shard: &Shard<W>,
+    after: Option<Fid>,
+) -> Result<Vec<(Fid, Time)>, Errno> {
     let mut from = key::dirty(after.unwrap_or(Fid::NONE));
     if after.is_some() {
         from.push(0);
     }
     let page = shard.flash.scan(from..key::dirty(LAST), PAGE).await?;
-    Ok(page.iter().filter_map(|(key, _)| fid_of(key)).collect())
+    let since = |value: &[u8]| Time::from_slice(value).unwrap_or_default();
+    let known = page.iter();
+    let known = known.filter_map(|(key, value)| Some((fid_of(key)?, since(value))));
+    Ok(known.collect())
+}
+
+/// Records of a page of the log from `from` on, whosesoever they are, and where
+/// the next page begins; `None` at the log's end.
+pub async fn owed_page<W: World>(
+    shard: &Shard<W>,
+    from: u64,
+) -> Result<(Vec<(u64, Owed)>, Option<u64>), Errno> {
+    let next = shard.writeback.next.get().unwrap_or(0);
+    if from >= next {
+        return Ok((Vec::new(), None));
+    }
+    let page = shard
+        .flash
+        .scan(key::owed(from)..key::owed(next), PAGE)
+        .await?;
+    let last = page.last().and_then(|(key, _)| seq_of(key));
+    let mut records = Vec::with_capacity(page.len());
+    for (key, value) in &page {
+        let Some(seq) = seq_of(key) else { continue };
+        records.push((seq, Owed::from_slice(value).map_err(|_| Errno::EIO)?));
+    }
+    Ok((
+        records,
+        last.filter(|_| page.len() == PAGE).map(|seq| seq + 1),
+    ))
 }
 
 /// Above every FID in use.

@@ -1,5 +1,6 @@
 //! `flush`: everything owed now is at the origin, or an error says what is not.
 
+use super::below::Below;
 use super::engine::{self, Engine};
 use super::{Shard, carry, locate, tasks};
 use crate::base::{Errno, Fid, FileKind, TargetId};
@@ -18,6 +19,31 @@ pub async fn flush<W: World>(
     target: TargetId,
     fid: Option<Fid>,
 ) -> Result<(), Errno> {
+    let (engine, last) = begin(shard, target).await?;
+    match fid {
+        Some(fid) => one(shard, &engine, fid, last).await,
+        None => all(shard, &engine, last).await,
+    }
+}
+
+/// The same for a directory with everything that is below it at the front, and
+/// what that depends on.
+pub async fn flush_below<W: World>(
+    shard: &Rc<Shard<W>>,
+    target: TargetId,
+    dir: Fid,
+) -> Result<(), Errno> {
+    let (engine, last) = begin(shard, target).await?;
+    let mut below = Below::new(shard, dir)?;
+    names_below(shard, &engine, &mut below, last).await?;
+    dirty(shard, &engine, Some(below)).await
+}
+
+/// Tries at once what failed before. The engine, and where the log ends now.
+async fn begin<W: World>(
+    shard: &Rc<Shard<W>>,
+    target: TargetId,
+) -> Result<(Rc<Engine>, u64), Errno> {
     let engine = shard.writeback.engines.borrow().get(&target).cloned();
     let engine = engine.ok_or(Errno::ENXIO)?;
     engine.forget_retries();
@@ -29,29 +55,92 @@ pub async fn flush<W: World>(
         progressed.await;
     }
     check_alive(&engine)?;
-    let last = shard.writeback.next.get().unwrap_or(0);
-    match fid {
-        Some(fid) => one(shard, &engine, fid, last).await,
-        None => all(shard, &engine, last).await,
-    }
+    Ok((engine, shard.writeback.next.get().unwrap_or(0)))
 }
 
 async fn all<W: World>(shard: &Rc<Shard<W>>, engine: &Rc<Engine>, last: u64) -> Result<(), Errno> {
     names(engine, last).await?;
+    dirty(shard, engine, None).await
+}
+
+/// Carries what is dirty, all of it or what may be below a directory.
+async fn dirty<W: World>(
+    shard: &Rc<Shard<W>>,
+    engine: &Rc<Engine>,
+    mut below: Option<Below>,
+) -> Result<(), Errno> {
     // Directories after files: what is carried into them changes nothing there,
     // but names that failed above and went through meanwhile may.
     for dirs in [false, true] {
         let mut after = None;
         loop {
             let page = engine::dirty_page(shard, after).await?;
-            let Some(end) = page.last().copied() else {
+            let Some((end, _)) = page.last().copied() else {
                 break;
             };
             after = Some(end);
-            files(shard, engine, page, dirs).await?;
+            let mut wanted = Vec::with_capacity(page.len());
+            for (fid, _) in page {
+                let is_wanted = match &mut below {
+                    Some(below) => below.may_have(shard, fid).await?,
+                    None => true,
+                };
+                wanted.extend(is_wanted.then_some(fid));
+            }
+            files(shard, engine, wanted, dirs).await?;
         }
     }
     Ok(())
+}
+
+/// Waits until the records below `last` that make, move or remove something
+/// below the directory are settled.
+async fn names_below<W: World>(
+    shard: &Rc<Shard<W>>,
+    engine: &Rc<Engine>,
+    below: &mut Below,
+    last: u64,
+) -> Result<(), Errno> {
+    let mut wanted: Vec<u64> = Vec::new();
+    let mut looked_at = 0;
+    loop {
+        let progressed = engine.progressed.wait();
+        read_on(engine, last);
+        let news: Vec<_> = {
+            let graph = engine.graph.borrow();
+            let news = graph.from(looked_at).take_while(|(seq, _)| *seq < last);
+            news.map(|(seq, record)| (seq, Rc::clone(record))).collect()
+        };
+        for (seq, record) in news {
+            looked_at = seq + 1;
+            if below.concerns(shard, &record.op).await? {
+                wanted.push(seq);
+            }
+        }
+        let needed = engine.graph.borrow().with_those_before(wanted.clone());
+        wanted.retain(|seq| needed.contains(seq));
+        if needed.is_empty() && engine.is_read(last) {
+            return Ok(());
+        }
+        let failed = needed.iter().find_map(|seq| engine.failed_again(*seq));
+        failed.map_or(Ok(()), Err)?;
+        check_alive(engine)?;
+        engine.urgent.borrow_mut().extend(needed);
+        engine.wake();
+        progressed.await;
+    }
+}
+
+/// Has the engine read the log up to `last`.
+fn read_on(engine: &Engine, last: u64) {
+    if engine.is_read(last) {
+        return;
+    }
+    if engine.is_full() {
+        // Records lie behind the window: those before must go.
+        engine.urgent_below.set(engine.urgent_below.get().max(last));
+    }
+    engine.wake();
 }
 
 /// Waits until every record below `last` is settled.
@@ -122,13 +211,7 @@ async fn one<W: World>(
 ) -> Result<(), Errno> {
     loop {
         let progressed = engine.progressed.wait();
-        if !engine.is_read(last) {
-            if engine.is_full() {
-                // Its records lie behind the window: those before must go.
-                engine.urgent_below.set(engine.urgent_below.get().max(last));
-            }
-            engine.wake();
-        }
+        read_on(engine, last);
         let needed = engine.graph.borrow().needed_for(fid, last);
         if needed.is_empty() && engine.is_read(last) {
             break;

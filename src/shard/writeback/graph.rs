@@ -135,6 +135,15 @@ impl Graph {
     pub fn first(&self) -> Option<(u64, &Rc<Owed>)> {
         self.nodes.first_key_value().map(|(s, n)| (*s, &n.record))
     }
+    /// Unfinished records from `seq` on, in log order.
+    pub fn from(&self, seq: u64) -> impl Iterator<Item = (u64, &Rc<Owed>)> {
+        self.nodes.range(seq..).map(|(s, n)| (*s, &n.record))
+    }
+    /// What the record `seq` says, while it is unfinished.
+    #[must_use]
+    pub fn record(&self, seq: u64) -> Option<Rc<Owed>> {
+        self.nodes.get(&seq).map(|node| Rc::clone(&node.record))
+    }
     /// Is anything unfinished that moves the inode or works in the directory?
     #[must_use]
     pub fn touches(&self, fid: Fid) -> bool {
@@ -158,9 +167,16 @@ impl Graph {
     #[must_use]
     pub fn needed_for(&self, fid: Fid, last: u64) -> BTreeSet<u64> {
         let line = self.lines.get(&Thing::Inode(fid));
-        let mut todo: Vec<u64> = line.map_or_else(Vec::new, |line| {
+        self.with_those_before(line.map_or_else(Vec::new, |line| {
             line.holders.range(..=last).copied().collect()
-        });
+        }))
+    }
+
+    /// These records, as far as they are unfinished, and all that they wait for.
+    #[must_use]
+    pub fn with_those_before(&self, records: Vec<u64>) -> BTreeSet<u64> {
+        let mut todo = records;
+        todo.retain(|seq| self.nodes.contains_key(seq));
         let mut needed = BTreeSet::new();
         while let Some(seq) = todo.pop() {
             if needed.insert(seq)

@@ -25,6 +25,7 @@
 
 mod apply;
 mod batch;
+mod below;
 mod carry;
 mod engine;
 mod failures;
@@ -35,15 +36,19 @@ mod lost;
 mod origin;
 mod progress;
 mod settle;
+mod standing;
 mod tasks;
 #[cfg(test)]
 mod tests;
 mod xattrs;
 
-pub use flush::flush;
+pub use below::Below;
+pub use engine::{dirty_page, owed_page};
+pub use flush::{flush, flush_below};
 pub use locate::place;
 pub use progress::{Progress, progress};
 pub use settle::{Aliases, also_named, note_aliases};
+pub use standing::{Standing, Why, brief, moves, standing, standing_by, why_record};
 
 use super::{OriginState, Shard, Tx, contact};
 use crate::base::{Codec, Errno, Fid, SnapEpoch, TargetId, Time};
@@ -193,6 +198,12 @@ fn reserved_on_flash<W: World>(shard: &Shard<W>) -> u64 {
 
 fn next_key() -> Vec<u8> {
     key::setting("writeback.next")
+}
+
+/// Does write-back keep failing with the file?
+pub fn is_failing<W: World>(shard: &Shard<W>, target: TargetId, fid: Fid) -> bool {
+    let engine = shard.writeback.engines.borrow().get(&target).cloned();
+    engine.is_some_and(|engine| engine.retry_of(fid, std::iter::empty()).is_some())
 }
 
 /// Time since `then` on a wall clock that may have been set back.

@@ -15,8 +15,9 @@ pub struct Progress {
     /// Files with bytes, attributes or xattrs owed; `more` beyond the window.
     pub dirty_files: u64,
     pub dirty_more: bool,
-    /// Bytes owed by all targets of the shard.
-    pub dirty_bytes: u64,
+    /// Bytes owed that are on the box's flash, and those on their way there.
+    pub flash_bytes: u64,
+    pub memory_bytes: u64,
     /// Of records and files that keep failing.
     pub failing: u64,
     pub oldest: Duration,
@@ -30,13 +31,23 @@ pub fn progress<W: World>(shard: &Shard<W>, target: TargetId) -> Option<Progress
     let now = shard.world.wall();
     let next = shard.writeback.next.get().unwrap_or(0);
     let oldest = [engine.oldest_owed(), engine.oldest_dirty()];
+    let committed = shard.flash.last_committed();
+    let owed = |in_memory: bool| {
+        let files = shard.data.dirty_files(target);
+        let is_there = |fid| shard.meta.is_uncommitted(fid, committed) == in_memory;
+        files
+            .filter(|(fid, _)| is_there(*fid))
+            .map(|(_, n)| n)
+            .sum()
+    };
     Some(Progress {
         state: engine.contact.state(shard.world.now()),
         owed_records: engine.graph.borrow().len() as u64,
         owed_unread: next.saturating_sub(engine.cursor.get()),
         dirty_files: engine.dirty.borrow().len() as u64,
         dirty_more: engine.more_dirty.get(),
-        dirty_bytes: shard.data.dirty_bytes(),
+        flash_bytes: owed(false),
+        memory_bytes: owed(true),
         failing: engine.failing(),
         oldest: oldest
             .into_iter()

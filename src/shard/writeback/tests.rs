@@ -26,6 +26,8 @@ use std::time::Duration;
 const TARGET: TargetId = TargetId(1);
 const FLASH: u64 = 48 << 20;
 
+mod custody;
+
 type Box = Rc<Shard<SimWorld>>;
 
 fn conf(lag: Duration) -> TargetConf {

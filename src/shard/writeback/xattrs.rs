@@ -5,6 +5,7 @@ use super::{Shard, origin};
 use crate::base::codec::Bytes;
 use crate::base::{Errno, Fid};
 use crate::namespace::key;
+use crate::namespace::xattr::CUSTODY;
 use crate::origin::{OriginOp, Place};
 use crate::world::World;
 use std::collections::BTreeMap;
@@ -54,7 +55,9 @@ async fn wanted<W: World>(
         from = [&last[..], &[0]].concat();
         let full = page.len() == PAGE;
         for (key, value) in page {
-            if let Some(name) = key.get(prefix.len()..) {
+            let name = key.get(prefix.len()..);
+            // A release that did not reserve this one may have stored it.
+            if let Some(name) = name.filter(|name| *name != CUSTODY) {
                 out.insert(name.to_vec(), Bytes(value.to_vec()));
             }
         }
@@ -84,5 +87,8 @@ fn is_carried(name: &[u8]) -> bool {
         b"system.posix_acl_access",
         b"system.posix_acl_default",
     ];
+    if name == CUSTODY {
+        return false;
+    }
     SPACES.iter().any(|space| name.starts_with(space)) || NAMES.contains(&name)
 }
