@@ -11,6 +11,7 @@ pub mod cache;
 pub mod cli;
 mod commands;
 mod door;
+pub mod fsck;
 mod mounted;
 pub mod serve;
 

@@ -26,6 +26,7 @@ mod compact;
 mod data;
 pub mod device;
 mod index;
+pub mod inspect;
 mod log;
 mod open;
 mod recover;

@@ -40,6 +40,7 @@ pub use ahead::prefetch;
 pub use file::{born, load};
 pub use flush::{DirtyPart, Flush, dirty_parts, is_all_dirty, mark_clean, read_dirty};
 pub use read::{gather, read, read_near, seek};
+pub use records::Placed;
 pub use room::{make_room, start};
 pub use write::{invalidate, punch, remove, truncate, write, zero};
 
