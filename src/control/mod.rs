@@ -12,6 +12,7 @@ pub mod cli;
 mod commands;
 mod custody;
 mod door;
+pub mod fsck;
 mod mounted;
 mod progress;
 pub mod serve;

@@ -270,7 +270,7 @@ impl<W: World> State<W> {
         }
         let lead = (first - begin) as usize;
         let span = buf.freeze().part(lead..lead + (to - from) as usize);
-        if !verifies(piece, from, &span) {
+        if !piece.verifies(from, &span) {
             self.log_bad(piece, "wrong checksum");
             return Err(Errno::EIO);
         }
@@ -305,14 +305,6 @@ impl<W: World> Drop for Pin<W> {
     fn drop(&mut self) {
         self.0.space.borrow_mut().unpin(self.1);
     }
-}
-
-/// Do the checksums of `piece` from byte `from` on (a multiple of the block) fit?
-fn verifies(piece: &Appended, from: u32, bytes: &[u8]) -> bool {
-    let first = from as usize / BLOCK;
-    let crcs = piece.crcs.get(first..).unwrap_or_default();
-    let blocks = bytes.chunks(BLOCK);
-    crcs.len() >= blocks.len() && blocks.zip(crcs).all(|(b, &crc)| crc32c::crc32c(b) == crc)
 }
 
 fn piece_of(bytes: &Slice, at: Location) -> Appended {

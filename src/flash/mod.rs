@@ -27,6 +27,7 @@ mod data;
 pub mod device;
 mod flight;
 mod index;
+pub mod inspect;
 mod log;
 mod open;
 mod recover;

@@ -153,6 +153,24 @@ async fn open_on<W: World>(
         });
     }
     let root = load_root(&device, shard).await?;
+    let state = restore(device, world, volume, options, root).await?;
+    let recovered = state.recover().await?;
+    let opened = state.begin(recovered).await?;
+    state.world.spawn(Rc::clone(&state).flush_groups());
+    state.world.spawn(Rc::clone(&state).maintain());
+    Ok((Flash(state), opened))
+}
+
+/// A shard as `root` and its manifest say, before the journal is read. Nothing
+/// is written, and nothing runs yet.
+pub(super) async fn restore<W: World>(
+    device: Device<W>,
+    world: W,
+    volume: Volume,
+    options: Options,
+    root: Root,
+) -> Result<Rc<State<W>>, StoreError> {
+    let shard = root.shard;
     let found = load_manifest(&device, &volume, &root).await?;
     let owned = volume.owned_by(shard);
     let mut space = Space::new(&owned, reserve(&options, volume.superblock.segment_bytes));
@@ -162,14 +180,9 @@ async fn open_on<W: World>(
         None => first_manifest(shard, &mut space)?,
     };
     claim_manifest(&mut space, &manifest, &volume, &root)?;
-    let state = Rc::new(assemble(
+    Ok(Rc::new(assemble(
         device, world, shard, volume, options, space, root, manifest,
-    ));
-    let recovered = state.recover().await?;
-    let opened = state.begin(recovered).await?;
-    state.world.spawn(Rc::clone(&state).flush_groups());
-    state.world.spawn(Rc::clone(&state).maintain());
-    Ok((Flash(state), opened))
+    )))
 }
 
 async fn load_root<W: World>(device: &Device<W>, shard: ShardId) -> Result<Root, StoreError> {

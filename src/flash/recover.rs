@@ -4,12 +4,15 @@
 use super::state::State;
 use crate::base::Lsn;
 use crate::base::limits::BLOCK;
-use crate::store::journal::{Group, Use};
-use crate::store::recovery::{DataState, Scan, State as Found, Verdict, scan, verdict};
+use crate::store::journal::{Found as Parsed, Group, Use, parse_group_of_any};
+use crate::store::recovery::{
+    DataState, Scan, State as Found, Verdict, mark_without_header, scan, verdict,
+};
 use crate::store::segment::{HEADER_BYTES, SegmentHeader, SegmentKind};
 use crate::store::space::Role;
 use crate::store::{Appended, StoreError};
 use crate::world::{Level, World};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// What recovery found.
@@ -23,23 +26,37 @@ pub(super) struct Recovered {
     pub is_torn: bool,
 }
 
+/// The journal as it stands on flash.
+pub(super) struct Walk {
+    pub links: Vec<Link>,
+    /// Where a new generation goes on.
+    tail: (u32, u64),
+    /// A mark found there, although no header was.
+    tail_mark: Lsn,
+}
+
 /// One segment of the chain, cut off at the seal of the next.
-struct Link {
-    segment: u32,
-    sequence: u64,
-    scan: Scan,
+pub(super) struct Link {
+    pub segment: u32,
+    pub sequence: u64,
+    pub scan: Scan,
     /// The first record of the following segment, which seals this one.
     seal: Option<Lsn>,
 }
 
 impl<W: World> State<W> {
     pub async fn recover(self: &Rc<Self>) -> Result<Recovered, StoreError> {
-        let (links, tail) = self.walk().await?;
+        let walk = self.walk().await?;
+        self.replay(&walk).await
+    }
+
+    /// Replays what [`State::walk`] found, as far as the table allows. In memory
+    /// only. After an error everything before the damage was replayed.
+    pub async fn replay(self: &Rc<Self>, walk: &Walk) -> Result<Recovered, StoreError> {
+        let (links, tail) = (&walk.links, walk.tail);
         let marks = links.iter().map(|link| link.scan.mark);
-        let mark = marks
-            .max()
-            .unwrap_or(Lsn(0))
-            .max(self.root.borrow().flushed);
+        let marks = marks.chain([walk.tail_mark, self.root.borrow().flushed]);
+        let mark = marks.max().unwrap_or(Lsn(0));
         let mut out = Recovered {
             chain: links.iter().map(|l| (l.segment, l.sequence)).collect(),
             tail,
@@ -55,7 +72,7 @@ impl<W: World> State<W> {
         if links.is_empty() && mark > self.applied.get() {
             return Err(self.corrupt(tail.0, 0, "durable records are missing"));
         }
-        for link in &links {
+        for link in links {
             if !self.replay_link(link, mark, &mut out).await? {
                 break;
             }
@@ -66,13 +83,13 @@ impl<W: World> State<W> {
 
     /// Reads the chain from the root on; what follows it is where a new
     /// generation goes on.
-    async fn walk(&self) -> Result<(Vec<Link>, (u32, u64)), StoreError> {
+    pub async fn walk(&self) -> Result<Walk, StoreError> {
         let place = self.root.borrow().journal;
         let (mut segment, mut sequence, mut offset) = (place.segment, place.sequence, place.offset);
         let mut expected = self.applied.get().next();
         let mut links = Vec::new();
         let Some(mut header) = self.journal_head(segment, sequence).await? else {
-            return Ok((links, (segment, sequence)));
+            return self.walked(links, (segment, sequence)).await;
         };
         loop {
             let at = self.segment_place(segment)?;
@@ -97,9 +114,46 @@ impl<W: World> State<W> {
             (segment, sequence, offset) = (header.next, sequence + 1, HEADER_BYTES);
             match next {
                 Some(next) => header = next,
-                None => return Ok((links, (segment, sequence))),
+                None => return self.walked(links, (segment, sequence)).await,
             }
         }
+    }
+
+    /// The end of the chain: nothing is there yet, or a header that is damaged.
+    /// The marks of groups behind it tell the second from the first. A segment
+    /// that begins with zeros was prepared and not begun: it is not looked
+    /// through at each start.
+    async fn walked(&self, links: Vec<Link>, tail: (u32, u64)) -> Result<Walk, StoreError> {
+        let (segment, sequence) = tail;
+        let at = self.segment_place(segment)?;
+        let head = self.device.load(at, BLOCK).await?;
+        let is_begun = head.iter().any(|byte| *byte != 0);
+        let tail_mark = match SegmentHeader::decode(&head) {
+            Err(_) if is_begun => {
+                let bytes = self.device.load(at, self.segment_bytes() as usize).await?;
+                mark_without_header(&bytes, self.shard, sequence)
+            }
+            _ => Lsn(0),
+        };
+        Ok(Walk {
+            links,
+            tail,
+            tail_mark,
+        })
+    }
+
+    /// The header of a segment, if there is a whole one.
+    async fn read_header(&self, segment: u32) -> Result<Option<SegmentHeader>, StoreError> {
+        let at = self.segment_place(segment)?;
+        let bytes = self.device.load(at, BLOCK).await?;
+        Ok(SegmentHeader::decode(&bytes).ok())
+    }
+
+    fn is_journal(&self, header: &SegmentHeader, segment: u32) -> bool {
+        header.kind == SegmentKind::Journal
+            && header.box_id == self.volume.superblock.box_id
+            && header.shard == self.shard
+            && header.segment == segment
     }
 
     /// The header of a journal segment, if it is in this use.
@@ -108,16 +162,8 @@ impl<W: World> State<W> {
         segment: u32,
         sequence: u64,
     ) -> Result<Option<SegmentHeader>, StoreError> {
-        let at = self.segment_place(segment)?;
-        let bytes = self.device.load(at, BLOCK).await?;
-        let header = SegmentHeader::decode(&bytes).ok().filter(|h| {
-            h.kind == SegmentKind::Journal
-                && h.box_id == self.volume.superblock.box_id
-                && h.shard == self.shard
-                && h.segment == segment
-                && h.sequence == sequence
-        });
-        Ok(header)
+        let header = self.read_header(segment).await?;
+        Ok(header.filter(|h| self.is_journal(h, segment) && h.sequence == sequence))
     }
 
     /// Replays one segment's groups; false where the log ends.
@@ -138,7 +184,7 @@ impl<W: World> State<W> {
                 out.is_torn = true;
                 return Ok(false);
             }
-            self.replay_group(group, out);
+            out.replayed += self.replay_group(group);
         }
         let expected = link.scan.expected;
         if link.seal == Some(expected) {
@@ -157,7 +203,55 @@ impl<W: World> State<W> {
         }
     }
 
-    fn replay_group(&self, group: &Group, out: &mut Recovered) {
+    /// For a rescue from a journal that is damaged: replays the whole groups that
+    /// stand behind the damage, too, also in segments that the chain does not lead
+    /// to any more. How many records that were. What the lost ones changed is
+    /// missing, but the bytes of files have checksums of their own.
+    pub async fn salvage(&self) -> u64 {
+        let place = self.root.borrow().journal;
+        let mut parts = BTreeMap::new();
+        for segment in self.volume.owned_by(self.shard) {
+            let header = self.read_header(segment).await.ok().flatten();
+            if let Some(header) = header.filter(|h| self.is_journal(h, segment)) {
+                parts.insert(header.sequence, (segment, Some(header.first)));
+            }
+        }
+        let mut parts = parts.split_off(&place.sequence);
+        parts.entry(place.sequence).or_insert((place.segment, None));
+        let seals: Vec<Option<Lsn>> = parts.values().map(|(_, first)| *first).collect();
+        let seals = seals.into_iter().skip(1).chain([None]);
+        let mut salvaged = 0;
+        for ((sequence, (segment, _)), seal) in parts.into_iter().zip(seals) {
+            salvaged += self.salvage_segment(segment, sequence, seal).await;
+        }
+        salvaged
+    }
+
+    async fn salvage_segment(&self, segment: u32, sequence: u64, seal: Option<Lsn>) -> u64 {
+        let Ok(at) = self.segment_place(segment) else {
+            return 0;
+        };
+        let loaded = self.device.load(at, self.segment_bytes() as usize).await;
+        let Ok(bytes) = loaded else { return 0 };
+        let (mut salvaged, mut offset) = (0, HEADER_BYTES);
+        while (offset as usize) < bytes.len() {
+            let step = match parse_group_of_any(&bytes, offset, self.shard, sequence) {
+                Parsed::Whole(group) => {
+                    if seal.is_none_or(|seal| group.header.first < seal) {
+                        salvaged += self.replay_group(&group);
+                    }
+                    u32::try_from(group.header.group_bytes()).unwrap_or(u32::MAX)
+                }
+                Parsed::Torn(_) | Parsed::Nothing => HEADER_BYTES,
+            };
+            offset = offset.saturating_add(step);
+        }
+        salvaged
+    }
+
+    /// Applies the group's new records; how many those were.
+    fn replay_group(&self, group: &Group) -> u64 {
+        let mut replayed = 0;
         let mut lsn = group.header.first;
         for tx in &group.records {
             if lsn > self.applied.get() {
@@ -170,10 +264,11 @@ impl<W: World> State<W> {
                 drop(index);
                 self.transno.set(self.transno.get().max(tx.transno));
                 self.applied.set(lsn);
-                out.replayed += 1;
+                replayed += 1;
             }
             lsn = lsn.next();
         }
+        replayed
     }
 
     /// Did all data arrive that the group's new records refer to (F4)?

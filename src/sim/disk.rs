@@ -109,6 +109,14 @@ impl Disk {
         (self.state.borrow().seen.0.len() * BLOCK) as u64
     }
 
+    /// The first `bytes` of what reads see.
+    #[must_use]
+    pub fn image(&self, bytes: usize) -> Vec<u8> {
+        let mut out = vec![0; bytes];
+        self.state.borrow().seen.read(0, &mut out);
+        out
+    }
+
     /// Turns a bit at `offset`, for good.
     pub fn rot(&self, offset: u64, bit: u8) {
         let mut state = self.state.borrow_mut();

@@ -138,6 +138,23 @@ pub struct Use {
 /// Looks for a group at `offset` of a segment's bytes.
 #[must_use]
 pub fn parse_group(segment: &[u8], offset: u32, of: Use) -> Found {
+    parse_if(segment, offset, |header| {
+        header.shard == of.shard
+            && header.generation == of.generation
+            && header.segment_sequence == of.segment_sequence
+    })
+}
+
+/// The same of any generation: for a segment whose header, which would tell it,
+/// cannot be read.
+#[must_use]
+pub fn parse_group_of_any(segment: &[u8], offset: u32, shard: ShardId, sequence: u64) -> Found {
+    parse_if(segment, offset, |header| {
+        header.shard == shard && header.segment_sequence == sequence
+    })
+}
+
+fn parse_if(segment: &[u8], offset: u32, is_ours: impl Fn(&GroupHeader) -> bool) -> Found {
     let Some(bytes) = segment.get(offset as usize..) else {
         return Found::Nothing;
     };
@@ -151,10 +168,7 @@ pub fn parse_group(segment: &[u8], offset: u32, of: Use) -> Found {
     let (Ok(crc), Ok(header)) = (u32::decode(&mut r), GroupHeader::decode(&mut r)) else {
         return Found::Nothing;
     };
-    let is_ours = header.shard == of.shard
-        && header.generation == of.generation
-        && header.segment_sequence == of.segment_sequence;
-    if !is_ours {
+    if !is_ours(&header) {
         return Found::Nothing;
     }
     match parse_records(bytes, crc, &header) {

@@ -29,10 +29,10 @@ impl Memtable {
     pub fn find(&self, key: &[u8]) -> Option<Option<Rc<[u8]>>> {
         self.map.get(key).cloned()
     }
-    pub fn range(
-        &self,
+    pub fn range<'a>(
+        &'a self,
         range: Range<&[u8]>,
-    ) -> impl Iterator<Item = (&Vec<u8>, &Option<Rc<[u8]>>)> {
+    ) -> impl Iterator<Item = (&'a Vec<u8>, &'a Option<Rc<[u8]>>)> + use<'a> {
         use std::ops::Bound::{Excluded, Included};
         // An inverted range would make the map panic.
         let end = range.end.max(range.start);

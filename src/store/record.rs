@@ -1,5 +1,6 @@
 //! The record: the one unit of change, of the journal, and of recovery.
 
+use crate::base::limits::BLOCK;
 use crate::base::{Codec, DecodeError, Location, Lsn, Reader, ShardId, SnapEpoch, Transno, Writer};
 use crate::record;
 
@@ -28,6 +29,17 @@ record! {
         pub at: Location,
         pub len: u32,
         pub crcs: Vec<u32>,
+    }
+}
+
+impl Appended {
+    /// Do the checksums from byte `from` on (a multiple of the block) fit `bytes`?
+    #[must_use]
+    pub fn verifies(&self, from: u32, bytes: &[u8]) -> bool {
+        let first = from as usize / BLOCK;
+        let crcs = self.crcs.get(first..).unwrap_or_default();
+        let blocks = bytes.chunks(BLOCK);
+        crcs.len() >= blocks.len() && blocks.zip(crcs).all(|(b, &crc)| crc32c::crc32c(b) == crc)
     }
 }
 

@@ -7,9 +7,10 @@
 //! mark* seen anywhere behind it: at or below a mark a record was durable, so
 //! that a bad one is corruption; above, it may be the tail that a crash tore.
 
-use super::journal::{Found, Group, GroupHeader, Use, parse_group};
+use super::journal::{Found, Group, GroupHeader, Use, parse_group, parse_group_of_any};
+use super::segment::HEADER_BYTES;
 use crate::base::limits::BLOCK;
-use crate::base::{DecodeError, Lsn};
+use crate::base::{DecodeError, Lsn, ShardId};
 
 /// What stands where the next record is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,11 +124,26 @@ fn is_next(header: &GroupHeader, so_far: &Scan) -> bool {
 /// The highest mark of whole groups after `from`: proof that what should stand
 /// at `from` was durable.
 fn mark_behind(segment: &[u8], from: u32, of: Use) -> Lsn {
+    highest_mark(segment, from, |at| parse_group(segment, at, of))
+}
+
+/// The highest mark in a segment whose header cannot be read. The header travels
+/// with the segment's first group, and a group whose write begins when that one
+/// is durable has a mark that says so: a mark at or above the first record that
+/// the segment should hold tells rot of the header from one that never arrived.
+#[must_use]
+pub fn mark_without_header(segment: &[u8], shard: ShardId, sequence: u64) -> Lsn {
+    highest_mark(segment, HEADER_BYTES, |at| {
+        parse_group_of_any(segment, at, shard, sequence)
+    })
+}
+
+fn highest_mark(segment: &[u8], from: u32, parse: impl Fn(u32) -> Found) -> Lsn {
     let step = u32::try_from(BLOCK).expect("small");
     let mut at = from;
     let mut mark = Lsn(0);
     while (at as usize) < segment.len() {
-        if let Found::Whole(group) = parse_group(segment, at, of) {
+        if let Found::Whole(group) = parse(at) {
             mark = mark.max(group.header.flushed);
         }
         at = at.saturating_add(step);

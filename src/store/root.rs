@@ -80,20 +80,22 @@ impl Root {
         frame::seal(MAGIC, self)
     }
 
-    /// The valid one of the two copies; one that belongs to another shard is damage.
+    /// Reads one copy; one that belongs to another shard is damage.
+    pub fn decode(shard: ShardId, bytes: &[u8]) -> Result<Root, DecodeError> {
+        let root = frame::open::<Root>(MAGIC, bytes)?;
+        if root.shard == shard {
+            Ok(root)
+        } else {
+            Err(DecodeError {
+                at: 0,
+                why: "another shard's root",
+            })
+        }
+    }
+
+    /// The valid one of the two copies.
     pub fn choose(shard: ShardId, a: &[u8], b: &[u8]) -> Result<Root, DecodeError> {
-        let decode = |bytes| {
-            let root = frame::open::<Root>(MAGIC, bytes)?;
-            if root.shard == shard {
-                Ok(root)
-            } else {
-                Err(DecodeError {
-                    at: 0,
-                    why: "another shard's root",
-                })
-            }
-        };
-        match (decode(a), decode(b)) {
+        match (Root::decode(shard, a), Root::decode(shard, b)) {
             (Ok(a), Ok(b)) => Ok(if a.sequence >= b.sequence { a } else { b }),
             (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(one),
             (Err(e), Err(_)) => Err(e),

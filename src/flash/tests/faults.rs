@@ -46,6 +46,43 @@ fn rot_below_the_flushed_mark_is_corruption_and_never_a_torn_tail() {
     assert!(sim.run(flash.get(&[19])).expect("sound").is_some());
 }
 
+/// The header is all that leads to a segment: without it, what stands behind
+/// would look like a segment that was never begun.
+#[test]
+fn rot_in_a_header_of_the_journal_is_corruption_and_no_end_of_it() {
+    let sim = Sim::new(6);
+    let (_world, flash) = fresh(&sim);
+    let first = flash.0.log.borrow().place();
+    let second = sim.run(async {
+        // Into the second segment, and on there, without a checkpoint.
+        for i in 0..200u32 {
+            let lsn = flash.apply(put(&i.to_be_bytes(), &[1; 20])).expect("room");
+            flash.commit(lsn).await.expect("sound");
+            let place = flash.0.log.borrow().place();
+            if place.segment != first.segment && place.offset > 40_000 {
+                return place;
+            }
+        }
+        panic!("the journal never went on");
+    });
+    for place in [first, second] {
+        let at = flash.0.place(place.segment, 0).expect("is there");
+        sim.crash_as("box", Crash::Process);
+        sim.disk("box").rot(at + 20, 3);
+        let world = sim.world("box");
+        let err = sim.run(open(&world)).err().expect("a header is damaged");
+        let what = "journal";
+        assert!(
+            matches!(err, StoreError::Corrupt { what: w, .. } if w == what),
+            "{err}"
+        );
+        sim.disk("box").rot(at + 20, 3);
+    }
+    sim.crash_as("box", Crash::Process);
+    let world = sim.world("box");
+    sim.run(open(&world)).expect("mended");
+}
+
 #[test]
 fn rotten_bytes_are_named_and_never_returned() {
     let sim = Sim::new(2);

@@ -41,6 +41,7 @@ pub use ahead::prefetch;
 pub use file::{born, load};
 pub use flush::{DirtyPart, Flush, dirty_parts, is_all_dirty, mark_clean, read_dirty};
 pub use read::{gather, read, read_near, seek};
+pub use records::Placed;
 pub use room::{make_room, start};
 pub use scrub::{Lost, Scrub, lost, scrub, scrub_progress};
 pub use write::{invalidate, punch, remove, truncate, write, zero};

@@ -36,7 +36,7 @@ pub use call::{Call, answered, entry, refused};
 pub(in crate::shard) use decide::applied as decided;
 pub(in crate::shard) use decide::{data_stop, stage_into};
 pub use decide::{decide, stage};
-pub use fids::{grant as grant_fids, root};
+pub use fids::{Grants, Mark, grant as grant_fids, root};
 pub use listing::readdir;
 pub use names::{create, link, lookup, readlink, rename, unlink};
 pub use opens::{
@@ -44,7 +44,7 @@ pub use opens::{
     reap_orphans, reopen, unopened,
 };
 pub(in crate::shard) use shown::settle_refusal;
-pub use start::{StartError, confirm};
+pub use start::{StartError, TargetRecord, confirm};
 pub use view::FlashView;
 pub use xattrs::{xattr_get, xattr_list, xattr_remove, xattr_set};
 

@@ -122,6 +122,13 @@ impl Graph {
             .filter_map(move |seq| nodes.get(seq).map(|node| (*seq, &node.record)))
     }
 
+    /// The unfinished records that `seq` waits for.
+    #[must_use]
+    pub fn before(&self, seq: u64) -> Vec<u64> {
+        let node = self.nodes.get(&seq);
+        node.map_or_else(Vec::new, |node| node.before.iter().copied().collect())
+    }
+
     #[must_use]
     pub fn len(&self) -> usize {
         self.nodes.len()

@@ -30,7 +30,7 @@ mod carry;
 mod engine;
 mod failures;
 mod flush;
-mod graph;
+pub mod graph;
 mod locate;
 mod lost;
 mod origin;
