@@ -103,6 +103,9 @@ fn nothing_is_lost_whoever_is_killed() {
     site.umount(&a);
     site.umount(&b);
     site.stop();
+    let mut fsck = Command::new(env!("CARGO_BIN_EXE_forebay-fsck"));
+    let out = fsck.arg(site.path("cache.fb")).output().unwrap();
+    assert!(out.status.success(), "the cache is sound: {}", text(&out));
     report(secs, &survived, &counts);
 }
 

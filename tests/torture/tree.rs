@@ -311,7 +311,17 @@ fn create(at: &Path, bytes: &[u8]) -> io::Result<()> {
 
 fn list(root: &Path, below: &Path, out: &mut Vec<PathBuf>) {
     let dir = root.join(below);
-    let entries = fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    let entries = fs::read_dir(&dir).unwrap_or_else(|e| {
+        let ino = |p: &Path| fs::symlink_metadata(p).map(|m| (m.ino(), m.nlink()));
+        let text = dir.display().to_string();
+        let (x, y) = if text.contains("/a/tree") { ("/a/tree", "/b/tree") } else { ("/b/tree", "/a/tree") };
+        let other = PathBuf::from(text.replace(x, y));
+        for i in 0..5 {
+            eprintln!("DEBUG {i} {e} {}: here {:?} {:?} there {:?} {:?}", dir.display(), ino(&dir), fs::read_dir(&dir).map(|d| d.count()), ino(&other), fs::read_dir(&other).map(|d| d.count()));
+            std::thread::sleep(std::time::Duration::from_millis(500));
+        }
+        panic!("{}: {e}", dir.display())
+    });
     for entry in entries {
         let entry = entry.unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
         let path = below.join(entry.file_name());
