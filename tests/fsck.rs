@@ -8,7 +8,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Output};
-use support::{Site, mounts_missing, sh, slurp, text};
+use support::{Site, mounts_missing, sh, slurp, text, until};
 
 fn fsck(site: &Site, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_forebay-fsck"))
@@ -54,7 +54,11 @@ fn put(path: &Path, bytes: &[u8]) {
 /// `new` and `small` are the box's alone, `first` was renamed to `second`,
 /// `gone` was removed.
 fn killed() -> Site {
-    let mut site = Site::start_on(CONF, |dir| {
+    killed_with(CONF)
+}
+
+fn killed_with(conf: &str) -> Site {
+    let mut site = Site::start_on(conf, |dir| {
         fs::write(dir.join("origin/old"), bytes(1, 1 << 20)).unwrap();
         fs::write(dir.join("origin/first"), bytes(2, 100)).unwrap();
         fs::write(dir.join("origin/gone"), b"gone").unwrap();
@@ -193,12 +197,7 @@ fn rot_in_bytes_that_the_origin_lacks_is_named() {
         return;
     }
     let site = killed();
-    let cache = site.path("cache.fb");
-    let image = slurp(&cache);
-    let part = bytes(3, 3_000_000)[1_000_000..1_000_064].to_vec();
-    let found = image.windows(part.len()).position(|w| w == part).unwrap();
-    let file = OpenOptions::new().write(true).open(&cache).unwrap();
-    file.write_all_at(&[!part[0]], found as u64).unwrap();
+    rot_new(&site);
     let told = ends(&site, &[], 1);
     assert!(told.contains("loss: [dirty-data]"), "{told}");
     assert!(told.contains("main/dir/below/new"), "{told}");
@@ -213,6 +212,64 @@ fn rot_in_bytes_that_the_origin_lacks_is_named() {
         got.len() == want.len() && (1..=4096).contains(&wrong),
         "{wrong} bytes"
     );
+}
+
+/// Turns a byte of what only the box has of `new`.
+fn rot_new(site: &Site) {
+    let cache = site.path("cache.fb");
+    let image = slurp(&cache);
+    let part = bytes(3, 3_000_000)[1_000_000..1_000_064].to_vec();
+    let found = image.windows(part.len()).position(|w| w == part).unwrap();
+    let file = OpenOptions::new().write(true).open(&cache).unwrap();
+    file.write_all_at(&[!part[0]], found as u64).unwrap();
+}
+
+/// What the box says is lost.
+fn lost(site: &Site) -> Vec<String> {
+    let status = site.status();
+    let shards = status["shard"].as_array().unwrap().iter();
+    let lost = shards.flat_map(|shard| shard["lost bytes"].as_array().unwrap());
+    lost.map(|one| one["path"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// A box finds rot that nobody has read, names the file, and shows and carries
+/// nothing false until the bytes are written anew.
+#[test]
+fn a_box_finds_rot_by_itself_and_goes_on() {
+    if mounts_missing().is_some() {
+        return;
+    }
+    let mut site = killed_with(&format!("{CONF}cache.scrub = 1s\n"));
+    rot_new(&site);
+    site.serve();
+    until("the rot is found", || !lost(&site).is_empty());
+    assert_eq!(lost(&site), ["dir/below/new"]);
+    let m = site.mount("again");
+    let (new, there) = (m.join("dir/below/new"), site.origin().join("dir/below/new"));
+    let read = fs::read(&new).unwrap_err();
+    assert_eq!(read.raw_os_error(), Some(libc::EIO));
+    let out = site.forebay(&["flush", "main", "--wait"]);
+    assert_eq!(out.status.code(), Some(1), "{}", text(&out));
+    assert_eq!(
+        slurp(&site.origin().join("dir/small")),
+        slurp(&m.join("dir/small"))
+    );
+    let carried = slurp(&there);
+    let false_byte = !bytes(3, 3_000_000)[1_000_000];
+    assert_ne!(
+        carried.get(1_000_000),
+        Some(&false_byte),
+        "false bytes were carried"
+    );
+    let again = bytes(3, 3_000_000);
+    put(&new, &again);
+    until("it is whole again", || lost(&site).is_empty());
+    site.flush();
+    assert!(slurp(&new) == again && slurp(&there) == again);
+    site.umount(&m);
+    site.stop();
+    ends(&site, &[], 0);
 }
 
 #[test]

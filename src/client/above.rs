@@ -55,6 +55,12 @@ pub trait Above {
         Box::pin(async {})
     }
 
+    /// How often those above have begun or ended changing the size of `fid`
+    /// themselves; `None` while they do: what was asked before is not the size.
+    fn resized(&self, _fid: Fid) -> Option<u64> {
+        Some(0)
+    }
+
     /// May anybody above look at `fid` through a mapping?
     fn may_map(&self, _fid: Fid) -> bool {
         false

@@ -118,6 +118,7 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
             }
         }
         let attrs = self.attrs_for(nodeid, terms.attr);
+        self.tell_size(nodeid, &attr);
         Validity { entry, ..attrs }.entry_out(nodeid, &attr)
     }
 
@@ -166,7 +167,14 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
     pub(super) fn attrs(&self, from: &Origin, fid: Fid, told: &Attr) -> (Validity, Attr) {
         let terms = self.terms(from.begun, fid);
         let (terms, attr) = self.up_to_date(fid, told, terms);
+        self.tell_size(from.head.nodeid, &attr);
         (self.attrs_for(from.head.nodeid, terms.attr), attr)
+    }
+
+    fn tell_size(&self, nodeid: u64, attr: &Attr) {
+        if attr.kind == FileKind::Regular {
+            self.kept.borrow_mut().sizes.tell(nodeid, attr.size);
+        }
     }
 
     /// The reply being made gives something to believe: until then.

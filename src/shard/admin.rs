@@ -1,6 +1,6 @@
 //! What the administrator asks of a shard: numbers, and flushes.
 
-use super::custody::{self, Asked};
+use super::custody::{self, Asked, Paths};
 use super::{Shard, Target, data, locks, meta, writeback};
 use crate::base::{Errno, Fid, FileKind, Name, TargetId};
 use crate::world::World;
@@ -14,7 +14,10 @@ pub async fn answer<W: World>(shard: &Rc<Shard<W>>, request: &str) -> String {
     };
     let text = |field: &str| request[field].as_str().unwrap_or_default().to_owned();
     match text("verb").as_str() {
-        "status" => json!({ "done": status(shard) }).to_string(),
+        "status" => {
+            let lost = lost(shard).await;
+            json!({ "done": status(shard, lost) }).to_string()
+        }
         "flush" => {
             let wait = request["wait"].as_bool().unwrap_or(false);
             flush(shard, &text("target"), &text("path"), wait).await
@@ -37,7 +40,7 @@ fn failed(why: &str) -> String {
     json!({ "failed": why }).to_string()
 }
 
-fn status<W: World>(shard: &Rc<Shard<W>>) -> Value {
+fn status<W: World>(shard: &Rc<Shard<W>>, lost: Vec<Value>) -> Value {
     let usage = shard.flash.usage();
     let targets: Vec<Value> = shard
         .targets
@@ -72,7 +75,7 @@ fn status<W: World>(shard: &Rc<Shard<W>>) -> Value {
             "damaged": shard.flash.damaged(),
         },
         "scrub": scrub(shard),
-        "lost bytes": lost(shard),
+        "lost bytes": lost,
         "locks": shard.locks.total(),
         "file locks": shard.file_locks.borrow().locks(),
         "file lock waits": shard.file_locks.borrow().waits(),
@@ -93,15 +96,32 @@ fn scrub<W: World>(shard: &Shard<W>) -> Value {
 }
 
 /// Damaged bytes that only the box had, by file.
-fn lost<W: World>(shard: &Shard<W>) -> Value {
-    let lost = data::lost(shard).into_iter().map(|lost| {
-        json!({
-            "file": lost.fid.to_string(),
-            "from": lost.range.start,
-            "to": lost.range.end,
-        })
-    });
-    Value::Array(lost.collect())
+async fn lost<W: World>(shard: &Rc<Shard<W>>) -> Vec<Value> {
+    let all = data::lost(shard);
+    let mut rows = Vec::with_capacity(all.len());
+    let targets: Vec<Rc<Target>> = shard.targets.borrow().values().cloned().collect();
+    for target in targets {
+        let is_its = |fid: Fid| shard.target_of(fid).is_ok_and(|t| t.id == target.id);
+        let own: Vec<_> = all.iter().filter(|lost| is_its(lost.fid)).collect();
+        if own.is_empty() {
+            continue;
+        }
+        let fids = own.iter().map(|lost| lost.fid);
+        let paths = Paths::find(shard, &target, fids).await;
+        let name = target.conf.borrow().name.clone();
+        rows.extend(own.iter().map(|lost| {
+            let fid = lost.fid;
+            let path = paths.as_ref().map(|paths| paths.path(fid));
+            json!({
+                "target": name,
+                "path": path.unwrap_or_else(|e| format!("[{fid}]: {e}")),
+                "file": fid.to_string(),
+                "from": lost.range.start,
+                "to": lost.range.end,
+            })
+        }));
+    }
+    rows
 }
 
 fn target<W: World>(shard: &Rc<Shard<W>>, id: TargetId) -> Value {

@@ -257,7 +257,9 @@ async fn ask<W: World>(import: &Rc<Import<W>>, fid: Fid) -> bool {
         return false;
     };
     let mut size = entry.attr.size;
+    let resized = || import.cached.above().map(|above| above.resized(fid));
     for _ in 0..TRIES {
+        let before = resized();
         let is_known = found(&import.cached, fid).raised == Some(size);
         if size == 0 || is_known && is_armed(import, fid) {
             return true;
@@ -277,6 +279,8 @@ async fn ask<W: World>(import: &Rc<Import<W>>, fid: Fid) -> bool {
             len: 1,
         });
         match asked(import, &context, read).await {
+            // Their own change of the size is the later word.
+            _ if before == Some(None) || resized() != before => return false,
             Ok((Reply::Data(data), bytes)) if data.size == size => {
                 let last = bytes.and_then(|bytes| bytes.first().copied());
                 raise(import, fid, size, last.unwrap_or(0)).await;

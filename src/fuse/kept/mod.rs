@@ -1,7 +1,7 @@
 //! What the kernel may still believe: the names it was given (`names`; of
 //! directories, who may not have taken them in: `walkers`), until when it trusts
-//! attributes, of which files it may hold pages (`pages`), and of which
-//! directories a listing (`lists`).
+//! attributes, how long it takes files to be (`sizes`), of which files it may
+//! hold pages (`pages`), and of which directories a listing (`lists`).
 //! Each reply that says how long it is good for is entered here before it is
 //! sent, so that taking back finds all there is to take back; what the kernel
 //! drops by itself stays until it expires or its node is forgotten.
@@ -15,6 +15,7 @@ pub mod lists;
 pub mod names;
 pub mod pages;
 pub mod races;
+pub mod sizes;
 pub mod walkers;
 
 use crate::base::{Mono, NumberMap};
@@ -22,6 +23,7 @@ use lists::Lists;
 use names::Names;
 use pages::Pages;
 use races::Races;
+use sizes::Sizes;
 use std::time::Duration;
 use walkers::Walkers;
 
@@ -32,6 +34,7 @@ pub struct Kept {
     pub names: Names,
     pub pages: Pages,
     pub races: Races,
+    pub sizes: Sizes,
     pub walkers: Walkers,
     attrs: NumberMap<Mono>,
 }
@@ -70,6 +73,7 @@ impl Kept {
         self.names.forget(nodeid);
         self.walkers.forget(nodeid);
         self.pages.forget(nodeid);
+        self.sizes.forget(nodeid);
     }
 }
 

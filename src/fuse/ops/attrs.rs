@@ -31,8 +31,14 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
 
     pub(super) async fn on_setattr(&self, from: &Origin, set: SetAttr) -> Result<Outcome, Errno> {
         let fid = self.node(from.head.nodeid)?.fid;
+        let nodeid = from.head.nodeid;
+        let is_resize = set.size.is_some();
         let ask = self.plain(from, Request::Setattr(Setattr { fid, set }));
-        let entry = entry_in(self.call(ask).await?.0)?;
+        let answer = match is_resize {
+            true => self.resizing(nodeid, self.call(ask)).await,
+            false => self.call(ask).await,
+        };
+        let entry = entry_in(answer?.0)?;
         // The kernel takes this answer in whatever it was told to drop after it
         // was written: it is shown once, and asked for again.
         let (_, attr) = self.attrs(from, fid, &entry.attr);

@@ -207,6 +207,12 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
             _ => return Err(Errno::EIO),
         };
         let range = Extent::of(written.offset, u64::from(written.written));
+        if let Some(range) = range {
+            self.kept
+                .borrow_mut()
+                .sizes
+                .reach(nodeid, range.end.saturating_add(1));
+        }
         if let Some(range) = range.filter(|_| !is_page) {
             self.drop_written(nodeid, fid, range, from.fills).await;
             // The kernel takes them for written where it thought the end was.

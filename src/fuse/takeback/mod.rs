@@ -55,6 +55,11 @@ impl<W: World, U: Upstream, K: Kernel> Above for Taker<W, U, K> {
         }
     }
 
+    fn resized(&self, fid: Fid) -> Option<u64> {
+        let session = self.0.upgrade();
+        session.map_or(Some(0), |session| session.resized(fid))
+    }
+
     fn may_map(&self, fid: Fid) -> bool {
         let session = self.0.upgrade();
         session.is_some_and(|session| session.may_map(fid))

@@ -8,6 +8,7 @@ use crate::base::{Bits, Errno, Extent, Fid};
 use crate::client::Ending;
 use crate::fuse::abi::notify::Notice;
 use crate::fuse::kept::pages::Around;
+use crate::fuse::kept::sizes::Sizes;
 use crate::fuse::kernel::Kernel;
 use crate::fuse::notices::Latch;
 use crate::fuse::session::Session;
@@ -173,6 +174,13 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
                 start: offset,
                 end: offset,
             };
+            let settled = session.sizes_settled(|sizes| sizes.is_changing(nodeid));
+            let _ = within(&session.world, STORED, settled).await;
+            // Where the kernel has the file as long, what it has at that place
+            // may be newer than the byte.
+            if !session.kept.borrow().sizes.is_below(nodeid, size) {
+                return;
+            }
             // A READ of the page holds its folio, and may wait for us. Who reads
             // so far takes the file for as long already.
             if session.kept.borrow().pages.is_filling(nodeid, range) {
@@ -185,8 +193,10 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
             };
             let latch = Rc::new(Latch::default());
             let (teller, part) = (Rc::clone(&session), latch.part());
+            session.kept.borrow_mut().sizes.store(nodeid, size);
             session.spawn(async move {
                 let _ = teller.notices.post(notice, None).get().await;
+                teller.kept.borrow_mut().sizes.stored(nodeid);
                 let _ = teller
                     .notices
                     .post(pages_of(nodeid, range), None)
@@ -197,6 +207,43 @@ impl<W: World, U: Upstream, K: Kernel> Session<W, U, K> {
             // One that comes now would hold it up: its answer tells the size.
             let _ = within(&session.world, STORED, latch.ended()).await;
         })
+    }
+
+    /// A change of the size by this mount. A byte that is being stored at another
+    /// end is there before it is answered, so that the answer is the last word.
+    pub(in crate::fuse) async fn resizing<T>(
+        &self,
+        nodeid: u64,
+        change: impl Future<Output = T>,
+    ) -> T {
+        self.kept.borrow_mut().sizes.change(nodeid);
+        let outcome = change.await;
+        let settled = self.sizes_settled(|sizes| sizes.is_storing(nodeid));
+        let _ = within(&self.world, STORED, settled).await;
+        self.kept.borrow_mut().sizes.changed(nodeid);
+        outcome
+    }
+
+    async fn sizes_settled(&self, is_busy: impl Fn(&Sizes) -> bool) {
+        loop {
+            let ended = {
+                let sizes = &self.kept.borrow().sizes;
+                if !is_busy(sizes) {
+                    return;
+                }
+                Rc::clone(&sizes.ended)
+            };
+            ended.wait().await;
+        }
+    }
+
+    /// How often this mount has changed the size, while it does not.
+    pub(super) fn resized(&self, fid: Fid) -> Option<u64> {
+        let Some(nodeid) = self.nodes.borrow().number(fid) else {
+            return Some(0);
+        };
+        let sizes = &self.kept.borrow().sizes;
+        (!sizes.is_changing(nodeid)).then(|| sizes.changes(nodeid))
     }
 }
 

@@ -23,6 +23,7 @@ mod report;
 mod text;
 
 pub use ask::{get, set};
+pub use paths::Paths;
 pub use report::{Asked, report};
 
 use super::locks::glimpse;
