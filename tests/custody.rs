@@ -369,6 +369,32 @@ fn an_origin_that_became_read_only_says_so() {
     sh(site.dir.path(), "umount origin");
 }
 
+/// `writeback = through`: a name that is made, moved or removed is so at the
+/// origin, for who is alone in a directory, too.
+#[test]
+fn names_under_through_are_at_the_origin_when_they_are_made() {
+    if mounts_missing().is_some() {
+        return;
+    }
+    let mut site = Site::start("target.main.writeback = through\n");
+    let (m, origin) = (site.mount("mnt"), site.origin());
+    fs::create_dir(m.join("d")).unwrap();
+    assert!(origin.join("d").is_dir());
+    for n in 0..30 {
+        let (a, b) = (format!("d/a{n}"), format!("d/b{n}"));
+        drop(File::create(m.join(&a)).unwrap());
+        assert!(origin.join(&a).is_file(), "{a} was made");
+        fs::rename(m.join(&a), m.join(&b)).unwrap();
+        assert!(origin.join(&b).is_file(), "{b} was renamed");
+        fs::hard_link(m.join(&b), m.join(&a)).unwrap();
+        assert!(origin.join(&a).is_file(), "{a} was linked");
+        fs::remove_file(m.join(&a)).unwrap();
+        assert!(!origin.join(&a).exists(), "{a} was removed");
+    }
+    site.umount(&m);
+    site.stop();
+}
+
 /// `writeback = through`: an fsync that returned means the origin's.
 #[test]
 fn fsync_under_through_returns_when_the_origin_has_it() {

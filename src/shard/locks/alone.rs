@@ -1,12 +1,14 @@
 //! What clients have to themselves. A client that is alone decides changes which
 //! the box is then bound to carry out; so while the policy of a target refuses
 //! them (the origin is away, and they may not queue up) nobody may have a file
-//! to himself, and who had one asks again. And before everything is said to be
+//! to himself, and who had one asks again; nor where everything goes through to
+//! the origin. And before everything is said to be
 //! at the origin, what clients have decided alone must be here.
 
 use super::claims::Claims;
 use super::touch::Touch;
 use crate::base::{Bits, Extent, Fid, Mode, TargetId};
+use crate::conf::Writeback;
 use crate::dlm::{Grant, Growth};
 use crate::shard::{Shard, contact};
 use crate::world::World;
@@ -49,7 +51,13 @@ pub async fn settle<W: World>(shard: &Rc<Shard<W>>, target: TargetId) {
 /// May nobody have this file to himself now?
 pub fn is_closed<W: World>(shard: &Shard<W>, fid: Fid) -> bool {
     let closed = shard.locks.closed.borrow();
-    closed.iter().any(|target| is_of(*target, fid))
+    is_through(shard, fid) || closed.iter().any(|target| is_of(*target, fid))
+}
+
+/// Where "done" means "at the origin", no client can say that a name is made.
+fn is_through<W: World>(shard: &Shard<W>, fid: Fid) -> bool {
+    let target = shard.target_of(fid);
+    target.is_ok_and(|target| target.conf.borrow().writeback == Writeback::Through)
 }
 
 /// Calls all of them back, and returns what they are for.
