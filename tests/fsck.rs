@@ -263,7 +263,11 @@ fn a_box_finds_rot_by_itself_and_goes_on() {
         "false bytes were carried"
     );
     let again = bytes(3, 3_000_000);
-    put(&new, &again);
+    fs::write(&new, &again).unwrap();
+    // The flush above has failed, which is told to one fsync.
+    let told = fs::File::open(&new).unwrap().sync_all().unwrap_err();
+    assert_eq!(told.raw_os_error(), Some(libc::EIO));
+    fs::File::open(&new).unwrap().sync_all().unwrap();
     until("it is whole again", || lost(&site).is_empty());
     site.flush();
     assert!(slurp(&new) == again && slurp(&there) == again);
